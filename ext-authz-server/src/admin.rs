@@ -1,0 +1,125 @@
+//! The admin listener: health, readiness, metrics and the binding cards, over plain HTTP, without any secret.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Json, Response};
+use axum::{Router, routing::get};
+use serde::Serialize;
+use tokio::net::TcpListener;
+
+use crate::audit::record::rfc3339;
+use crate::check::Engine;
+use crate::serve::ServeError;
+
+/// What `/readyz` answers.
+#[derive(Debug, Serialize)]
+struct Readiness {
+    ready: bool,
+    problems: Vec<String>,
+    policy_revision: String,
+    policy_age_secs: u64,
+    audit_queued_records: u64,
+}
+
+/// A binding without its secret: who may use what, where, and when it was last used.
+#[derive(Debug, Serialize)]
+struct Card {
+    id: String,
+    mode: &'static str,
+    owner: String,
+    environment: String,
+    servers: Vec<String>,
+    principals: Option<CardPrincipals>,
+    hosts: Vec<String>,
+    credentials: Vec<CardCredential>,
+    passthrough: Vec<String>,
+    last_used: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct CardPrincipals {
+    users: Vec<String>,
+    agents: Vec<String>,
+    roles: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct CardCredential {
+    place: String,
+    reference: String,
+}
+
+/// Serves until `end`.
+///
+/// # Errors
+/// The listener failed.
+pub async fn serve(
+    engine: Arc<Engine>,
+    listener: TcpListener,
+    end: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), ServeError> {
+    axum::serve(listener, router(engine))
+        .with_graceful_shutdown(end)
+        .await
+        .map_err(|error| ServeError::Transport(error.to_string()))
+}
+
+/// The routes of the admin listener.
+pub fn router(engine: Arc<Engine>) -> Router {
+    Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .route("/v1/bindings", get(bindings))
+        .with_state(engine)
+}
+
+async fn ready(State(engine): State<Arc<Engine>>) -> Response {
+    let problems = engine.problems();
+    let status = if problems.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let readings = engine.readings();
+    let readiness = Readiness {
+        ready: problems.is_empty(),
+        problems,
+        policy_revision: engine.plan().revision().to_owned(),
+        policy_age_secs: readings.policy_age.as_secs(),
+        audit_queued_records: readings.audit_queued,
+    };
+    (status, Json(readiness)).into_response()
+}
+
+async fn metrics(State(engine): State<Arc<Engine>>) -> Response {
+    let text = engine.metrics().text(engine.readings());
+    ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()
+}
+
+async fn bindings(State(engine): State<Arc<Engine>>) -> Json<Vec<Card>> {
+    let plan = engine.plan();
+    let cards = plan.catalogue().bindings().iter().map(|binding| Card {
+        id: binding.id.clone(),
+        mode: binding.mode.name(),
+        owner: binding.owner.clone(),
+        environment: binding.environment.clone(),
+        servers: binding.servers.clone(),
+        principals: binding.principals.as_ref().map(|principals| CardPrincipals {
+            users: principals.users.clone(),
+            agents: principals.agents.clone(),
+            roles: principals.roles.clone(),
+        }),
+        hosts: binding.hosts.iter().map(ToString::to_string).collect(),
+        credentials: binding
+            .credentials
+            .iter()
+            .map(|credential| CardCredential {
+                place: credential.slot().to_string(),
+                reference: credential.reference().to_owned(),
+            })
+            .collect(),
+        passthrough: binding.passthrough.clone(),
+        last_used: engine.last_used(&binding.id).map(rfc3339),
+    });
+    Json(cards.collect())
+}

@@ -1,0 +1,294 @@
+//! Makes a plan of a snapshot: compiles destinations and bindings, and opens the doors to identity, policy and secrets.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use keyward_contract::json::Value as Json;
+use sha2::{Digest, Sha256};
+
+use crate::audit::Digester;
+use crate::binding::{Binding, Catalogue, Mode as BindingMode, Principals};
+use crate::config::{self, SecretSource, ServerMode};
+use crate::credential::{Credential, Place};
+use crate::identity::IdentityError;
+use crate::perimeter::authority::{AuthorityError, HostPattern};
+use crate::perimeter::{Destination, DestinationError, Entry, MethodClass, Perimeter};
+use crate::plan::{
+    Decide, Identify, Mode, NotIdentified, Parts, Pending, Plan, Principal, Question, Secrets, Server, Verdict,
+};
+use crate::policy;
+use crate::secret::SecretBytes;
+use crate::snapshot::Snapshot;
+
+/// How long a verified token is not verified again.
+const VERIFIED_FOR: Duration = Duration::from_secs(60);
+/// The most verified tokens that are remembered.
+const MAX_VERIFIED: usize = 4096;
+
+/// A snapshot that cannot serve although its configuration passed the check.
+#[derive(Debug, thiserror::Error)]
+pub enum AssemblyError {
+    /// A destination.
+    #[error("servers.{server}: destination {position}: {cause}")]
+    Destination {
+        /// The server entry.
+        server: String,
+        /// The position in its list, from 0.
+        position: usize,
+        /// What is wrong.
+        cause: DestinationError,
+    },
+    /// A binding's host.
+    #[error("binding `{binding}`: host `{host}`: {cause}")]
+    Host {
+        /// The binding.
+        binding: String,
+        /// The pattern.
+        host: String,
+        /// What is wrong.
+        cause: AuthorityError,
+    },
+}
+
+/// The plan of this snapshot.
+///
+/// # Errors
+/// Names the destination or the binding that cannot be used.
+pub fn assemble(snapshot: Arc<Snapshot>, digester: Digester) -> Result<Plan, AssemblyError> {
+    let config = &snapshot.config;
+    let servers = config.servers.iter().map(|(name, server)| Server {
+        name: name.clone(),
+        mode: mode(server.mode),
+        upstream_authority: server.upstream_authority.clone(),
+        max_body_bytes: server.max_body_bytes,
+    });
+    let entries = config.servers.iter().map(|(name, server)| entry(name, server)).collect::<Result<_, _>>()?;
+    let bindings = config.bindings.iter().map(binding).collect::<Result<_, _>>()?;
+    let doors = Arc::new(Doors { snapshot: snapshot.clone(), verified: Mutex::default() });
+    Ok(Plan::new(Parts {
+        environment: config.environment.clone(),
+        revision: snapshot.revision.clone(),
+        loaded: Instant::now(),
+        servers: servers.collect(),
+        perimeter: Perimeter::new(entries),
+        catalogue: Catalogue::new(bindings, &config.environment, config.identity.issuers.len() == 1),
+        digester,
+        identity: doors.clone(),
+        policy: doors.clone(),
+        secrets: doors,
+    }))
+}
+
+fn entry(name: &str, server: &config::Server) -> Result<Entry, AssemblyError> {
+    let destinations = server.destinations.iter().enumerate().map(|(position, found)| {
+        let methods: Vec<MethodClass> = found.methods.iter().map(|class| method_class(*class)).collect();
+        Destination::new(&found.host, found.port, Some(&found.path), &methods)
+            .map_err(|cause| AssemblyError::Destination { server: name.to_owned(), position, cause })
+    });
+    Ok(Entry {
+        server: name.to_owned(),
+        destinations: destinations.collect::<Result<_, _>>()?,
+        cluster: server.cluster.clone(),
+    })
+}
+
+fn binding(binding: &config::Binding) -> Result<Binding, AssemblyError> {
+    let hosts = binding.hosts.iter().map(|host| {
+        HostPattern::parse(host, None).map_err(|cause| AssemblyError::Host {
+            binding: binding.id.clone(),
+            host: host.clone(),
+            cause,
+        })
+    });
+    let principals = &binding.principals;
+    Ok(Binding {
+        id: binding.id.clone(),
+        mode: match binding.mode {
+            config::BindingMode::ServiceAccount => BindingMode::ServiceAccount,
+            config::BindingMode::User => BindingMode::User,
+            config::BindingMode::Agent => BindingMode::Agent,
+            config::BindingMode::None => BindingMode::None,
+            config::BindingMode::Passthrough => BindingMode::Passthrough,
+        },
+        owner: binding.owner.clone(),
+        environment: binding.environment.clone(),
+        servers: binding.servers.clone(),
+        principals: (!principals.is_everybody()).then(|| Principals {
+            users: principals.users.clone(),
+            agents: principals.agents.clone(),
+            roles: principals.roles.clone(),
+        }),
+        hosts: hosts.collect::<Result<_, _>>()?,
+        credentials: binding.credentials.iter().map(credential).collect(),
+        passthrough: binding.headers.clone(),
+    })
+}
+
+fn credential(credential: &config::Credential) -> Credential {
+    let place = match credential {
+        config::Credential::Header { name, template, .. } => {
+            Place::Header { name: name.clone(), template: template.clone() }
+        }
+        config::Credential::Query { name, template, .. } => {
+            Place::Query { name: name.clone(), template: template.clone() }
+        }
+        config::Credential::Basic { username, .. } => Place::Basic { username: username.clone() },
+    };
+    Credential::new(place, credential.secret().clone())
+}
+
+fn mode(mode: ServerMode) -> Mode {
+    match mode {
+        ServerMode::Mcp => Mode::Mcp,
+        ServerMode::Http => Mode::Http,
+    }
+}
+
+fn method_class(class: config::MethodClass) -> MethodClass {
+    match class {
+        config::MethodClass::Read => MethodClass::Read,
+        config::MethodClass::Write => MethodClass::Write,
+        config::MethodClass::Delete => MethodClass::Delete,
+    }
+}
+
+// === the doors ===
+
+/// The three doors, all into one snapshot.
+struct Doors {
+    snapshot: Arc<Snapshot>,
+    verified: Mutex<HashMap<[u8; 32], Verified>>,
+}
+
+/// A token that was verified a short while ago, by its SHA-256.
+struct Verified {
+    principal: Arc<Principal>,
+    until: Instant,
+}
+
+impl Doors {
+    fn remembered(&self, digest: &[u8; 32]) -> Option<Arc<Principal>> {
+        let verified = self.verified.lock().ok()?;
+        verified.get(digest).filter(|entry| entry.until > Instant::now()).map(|entry| entry.principal.clone())
+    }
+
+    fn remember(&self, digest: [u8; 32], principal: &Arc<Principal>) {
+        let now_secs = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let left = Duration::from_secs(principal.expires_unix_secs.saturating_sub(now_secs));
+        let now = Instant::now();
+        let Ok(mut verified) = self.verified.lock() else { return };
+        if verified.len() >= MAX_VERIFIED {
+            verified.retain(|_, entry| entry.until > now);
+        }
+        if verified.len() < MAX_VERIFIED {
+            verified.insert(digest, Verified { principal: principal.clone(), until: now + left.min(VERIFIED_FOR) });
+        }
+    }
+}
+
+impl Identify for Doors {
+    fn identify<'a>(&'a self, authorization: Option<&'a str>) -> Pending<'a, Result<Arc<Principal>, NotIdentified>> {
+        Box::pin(async move {
+            let digest: Option<[u8; 32]> = authorization.map(|text| Sha256::digest(text.as_bytes()).into());
+            if let Some(principal) = digest.as_ref().and_then(|digest| self.remembered(digest)) {
+                return Ok(principal);
+            }
+            match self.snapshot.identity.verify(authorization).await {
+                Ok(principal) => {
+                    let principal = Arc::new(principal);
+                    if let Some(digest) = digest {
+                        self.remember(digest, &principal);
+                    }
+                    Ok(principal)
+                }
+                Err(IdentityError::Missing) => Err(NotIdentified::Missing),
+                Err(error @ IdentityError::Keys { .. }) => Err(NotIdentified::Unavailable(error.to_string())),
+                Err(error) => Err(NotIdentified::Refused(error.to_string())),
+            }
+        })
+    }
+
+    fn problems(&self) -> Vec<String> {
+        self.snapshot.identity.problems()
+    }
+}
+
+impl Decide for Doors {
+    fn decide(&self, question: &Question<'_>) -> Result<Verdict, String> {
+        let unix_secs = SystemTime::now().duration_since(UNIX_EPOCH).map_err(|error| error.to_string())?.as_secs();
+        let input = policy::Input {
+            revision: question.revision,
+            environment: question.environment,
+            server: question.server,
+            mode: match question.mode {
+                Mode::Mcp => ServerMode::Mcp,
+                Mode::Http => ServerMode::Http,
+            },
+            principal: question.principal,
+            operation: policy::Operation {
+                kind: kind(question.kind),
+                method: question.method,
+                target: question.target,
+                arguments: question.arguments.map(value),
+                params: question.params.map(value),
+            },
+            http: policy::Http {
+                method: question.http_method,
+                path: question.http_path,
+                authority: question.http_authority,
+                class: match question.class {
+                    MethodClass::Read => config::MethodClass::Read,
+                    MethodClass::Write => config::MethodClass::Write,
+                    MethodClass::Delete => config::MethodClass::Delete,
+                },
+            },
+            source_address: question.source,
+            unix_secs,
+        };
+        let policy::Verdict { allow, rule, explanation, bindings, failure } = self.snapshot.policy.decide(&input);
+        match failure {
+            Some(failure) => Err(failure.to_string()),
+            None => Ok(Verdict { allow, rule, explanation, bindings }),
+        }
+    }
+}
+
+impl Secrets for Doors {
+    fn secret<'a>(&'a self, source: &'a SecretSource) -> Pending<'a, Result<Arc<SecretBytes>, String>> {
+        Box::pin(async move { self.snapshot.secrets.resolve(source).await.map_err(|error| error.to_string()) })
+    }
+}
+
+fn kind(kind: &str) -> policy::OperationKind {
+    use policy::OperationKind;
+    match kind {
+        "request" => OperationKind::Request,
+        "notification" => OperationKind::Notification,
+        "response" => OperationKind::Response,
+        "stream_open" => OperationKind::StreamOpen,
+        "session_end" => OperationKind::SessionEnd,
+        _ => OperationKind::Http,
+    }
+}
+
+/// A JSON value as the policy engine sees it. The depth is bounded by the reader that made it.
+fn value(json: &Json<'_>) -> policy::Value {
+    match json {
+        Json::Null => policy::Value::Null,
+        Json::Bool(value) => policy::Value::from(*value),
+        Json::Number(number) => match (number.as_i64(), number.as_u64()) {
+            (Some(value), _) => policy::Value::from(value),
+            (None, Some(value)) => policy::Value::from(value),
+            (None, None) => policy::Value::from(number.as_f64()),
+        },
+        Json::String(text) => policy::Value::from(text.as_ref()),
+        Json::Array(items) => policy::Value::from(items.iter().map(value).collect::<Vec<_>>()),
+        Json::Object(object) => policy::Value::from(
+            object
+                .iter()
+                .map(|(name, item)| (policy::Value::from(name), value(item)))
+                .collect::<std::collections::BTreeMap<_, _>>(),
+        ),
+    }
+}

@@ -1,0 +1,259 @@
+//! What an audit record holds: who, what, where, decided by which revision and why; never a secret, never an argument.
+//!
+//! Strings that a client chose are bounded and only the method and the target are taken from the request body.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
+
+/// The longest string from outside that a record keeps, in characters.
+pub const MAX_TEXT_CHARS: usize = 256;
+/// The most elements of a batch that are listed; the count is always right.
+pub const MAX_OPERATIONS: usize = 64;
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Event {
+    /// A request was allowed or denied.
+    Decision,
+    /// The upstream's answer held a secret and was redacted.
+    SecretEchoed,
+    /// The upstream's answer could not be scrubbed and was withheld.
+    ResponseWithheld,
+    /// The filter refused a request by itself.
+    RequestRefused,
+    /// A new configuration or policy serves.
+    ConfigReloaded,
+    /// A new configuration or policy was refused; the last good one serves.
+    ConfigRefused,
+    /// The server began to serve.
+    Started,
+    /// The server has ended.
+    Stopped,
+}
+
+/// One line of the audit trail.
+#[derive(Clone, Debug, Serialize)]
+pub struct Record {
+    /// RFC 3339, UTC, microseconds.
+    pub time: String,
+    /// What happened.
+    pub event: Event,
+    /// The environment of the configuration.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub environment: String,
+    /// The revision of the snapshot that served.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub policy_revision: String,
+    /// The decision, where the event is one.
+    #[serde(flatten)]
+    pub decision: Option<Box<DecisionRecord>>,
+    /// The filter's report, where the event is one.
+    #[serde(flatten)]
+    pub report: Option<ReportRecord>,
+    /// What was wrong or what changed, for events of the server.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub detail: String,
+}
+
+/// A decision.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct DecisionRecord {
+    /// The id that the answer carries too.
+    pub decision_id: String,
+    /// Envoy's request id.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub request_id: String,
+    /// The server entry.
+    pub server: Option<String>,
+    /// `mcp` or `http`.
+    pub mode: Option<&'static str>,
+    /// Who asked; absent where nobody was recognised.
+    pub principal: Option<PrincipalRecord>,
+    /// What was asked: one operation, or the elements of a batch.
+    pub operations: Vec<OperationRecord>,
+    /// How many operations there were, listed or not.
+    pub operation_count: usize,
+    /// `allow` or `deny`.
+    pub decision: &'static str,
+    /// The stage that denied.
+    pub stage: Option<&'static str>,
+    /// The reason code that the agent read.
+    pub reason: Option<&'static str>,
+    /// The rule of the policy that decided.
+    pub rule: Option<String>,
+    /// Why, for the operator.
+    pub explanation: Option<String>,
+    /// The bindings in use.
+    pub bindings: Vec<BindingRecord>,
+    /// The destination: the authority that the upstream reads.
+    pub destination: Option<String>,
+    /// The Envoy cluster of the route.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<String>,
+    /// The address of Envoy's peer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// The MCP revision.
+    pub protocol_revision: Option<&'static str>,
+    /// How long the decision took, in microseconds.
+    pub latency_us: u64,
+}
+
+/// Who asked.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct PrincipalRecord {
+    /// The key under which policy and bindings know the principal.
+    pub key: String,
+    /// `user` or `agent`.
+    pub kind: String,
+    /// The subject.
+    pub subject: String,
+    /// The agent acting.
+    pub agent: Option<String>,
+    /// The issuer that vouched.
+    pub issuer: String,
+}
+
+/// One operation.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct OperationRecord {
+    /// The MCP method or HTTP method.
+    pub method: String,
+    /// The tool, prompt, resource or path.
+    pub target: Option<String>,
+    /// The keyed digest of the arguments.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub arguments_digest: Option<String>,
+    /// What was decided for this element alone.
+    pub reason: Option<&'static str>,
+}
+
+/// A binding in use. References, never values.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct BindingRecord {
+    /// The binding's id.
+    pub id: String,
+    /// The credential mode.
+    pub mode: String,
+    /// The secret references in use.
+    pub references: Vec<String>,
+}
+
+/// What the filter reported.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct ReportRecord {
+    /// The decision this belongs to.
+    pub decision_id: String,
+    /// The server entry.
+    pub server: String,
+    /// The reason code.
+    pub reason: Option<&'static str>,
+    /// How many times a form of a secret was replaced.
+    pub redactions: u64,
+    /// Where.
+    pub carriers: Vec<&'static str>,
+    /// What the client got.
+    pub http_status: u32,
+}
+
+// === impl Record ===
+
+impl Record {
+    /// A record of `event`, now.
+    #[must_use]
+    pub fn new(event: Event, environment: &str, policy_revision: &str) -> Record {
+        Record {
+            time: rfc3339(SystemTime::now()),
+            event,
+            environment: environment.to_owned(),
+            policy_revision: policy_revision.to_owned(),
+            decision: None,
+            report: None,
+            detail: String::new(),
+        }
+    }
+
+    /// The record as one line of JSON, with its line feed.
+    #[must_use]
+    pub fn line(&self) -> Vec<u8> {
+        // Every field is a string, a number or a list of them: this cannot fail, and if it did the line would say so.
+        let mut line = serde_json::to_vec(self).unwrap_or_else(|_| br#"{"event":"unreadable"}"#.to_vec());
+        line.push(b'\n');
+        line
+    }
+}
+
+/// `text` cut to [`MAX_TEXT_CHARS`], with `…` where something was cut and control characters replaced.
+#[must_use]
+pub fn bounded(text: &str) -> String {
+    let mut kept: String =
+        text.chars().take(MAX_TEXT_CHARS).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+    if text.chars().nth(MAX_TEXT_CHARS).is_some() {
+        kept.push('…');
+    }
+    kept
+}
+
+/// A time as RFC 3339 in UTC with microseconds.
+#[must_use]
+pub fn rfc3339(time: SystemTime) -> String {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let secs = since.as_secs();
+    let (year, month, day) = civil_from_days(secs / 86_400);
+    let (hour, minute, second) = (secs / 3600 % 24, secs / 60 % 60, secs % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:06}Z", since.subsec_micros())
+}
+
+/// Year, month and day of a count of days since 1970-01-01, by whole 400-year eras of the Gregorian calendar.
+fn civil_from_days(days: u64) -> (u64, u64, u64) {
+    let days = days + 719_468;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn times_are_rfc_3339() {
+        let cases = [
+            (0, "1970-01-01T00:00:00.000000Z"),
+            (951_782_399, "2000-02-28T23:59:59.000000Z"),
+            (951_868_799, "2000-02-29T23:59:59.000000Z"),
+            (1_795_248_812, "2026-11-21T08:13:32.000000Z"),
+            (4_107_542_400, "2100-03-01T00:00:00.000000Z"),
+        ];
+        for (secs, expected) in cases {
+            assert_eq!(rfc3339(UNIX_EPOCH + Duration::from_secs(secs)), expected);
+        }
+    }
+
+    #[test]
+    fn a_record_is_one_line_whatever_a_client_sends() {
+        let mut record = Record::new(Event::Decision, "test", "r1");
+        let method = bounded(&format!("a\nb\u{0}{}", "x".repeat(1000)));
+        record.decision = Some(Box::new(DecisionRecord {
+            decision_id: "0".repeat(32),
+            operations: vec![OperationRecord { method, ..OperationRecord::default() }],
+            decision: "deny",
+            ..DecisionRecord::default()
+        }));
+        let line = String::from_utf8(record.line()).unwrap();
+        assert_eq!(line.matches('\n').count(), 1);
+        let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(value["event"], "decision");
+        assert_eq!(value["decision"], "deny");
+        assert_eq!(value["operations"][0]["method"].as_str().unwrap().chars().count(), MAX_TEXT_CHARS + 1);
+        assert!(value.get("redactions").is_none());
+    }
+}

@@ -1,0 +1,105 @@
+//! `keyward.yaml`: its types, how it is read, and what is wrong with it.
+//!
+//! The types say what a file can hold, [`load`](crate::config::load) reads one with positions, and
+//! [`check`](crate::config::check) finds everything that is well-formed but must not run. Nothing insecure has a
+//! default: no issuer, no binding host, a public plaintext port are all errors.
+
+mod binding;
+mod check;
+mod identity;
+mod listen;
+mod load;
+mod position;
+mod problem;
+mod server;
+
+pub use binding::{Binding, BindingMode, Credential, Principals, SecretSource};
+pub use identity::{Algorithm, IdentityConfig, Issuer, JwksSource};
+pub use listen::{Listen, ListenAddress, Tls};
+pub use load::{Loaded, load, parse};
+pub use problem::{ConfigError, Problem};
+pub use server::{Destination, MethodClass, Server, ServerMode};
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+/// The whole of `keyward.yaml`.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The version of this format: 1.
+    #[schemars(range(min = 1, max = 1))]
+    pub version: u32,
+    /// The name of the environment, for example `production`: 1 to 64 characters of a-z, 0-9, `-`, `_` and `.`. Bindings
+    /// of another environment are never used. It is in every audit record.
+    pub environment: String,
+    /// Where the server listens.
+    #[serde(default)]
+    pub listen: Listen,
+    /// Whose access tokens are accepted.
+    pub identity: IdentityConfig,
+    /// Where the policy is.
+    pub policy: PolicyConfig,
+    /// Where the audit trail goes.
+    pub audit: AuditConfig,
+    /// The upstreams, by name: 1 to 64 characters of a-z, 0-9, `-`, `_` and `.`.
+    pub servers: BTreeMap<String, Server>,
+    /// The credentials and where they may go. Default: none, so that every request is denied.
+    #[serde(default)]
+    pub bindings: Vec<Binding>,
+}
+
+/// The policy and the bounds of one evaluation.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyConfig {
+    /// The directory that holds `*.rego` (except `*_test.rego`) and `data.json`. The package is `keyward`, the rule
+    /// `decision`. Relative to the configuration file.
+    pub directory: PathBuf,
+    /// The longest that one evaluation may take, in milliseconds, 1 to 1000, default 50. A longer one denies.
+    #[serde(default = "default_evaluation_timeout_ms")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub evaluation_timeout_ms: u64,
+    /// The most instructions that one evaluation may execute, 1000 to 100000000, default 1000000. More denies.
+    #[serde(default = "default_max_instructions")]
+    #[schemars(range(min = 1000, max = 100_000_000))]
+    pub max_instructions: usize,
+}
+
+/// The audit trail.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AuditConfig {
+    /// The file to append to, one JSON record a line, relative to the configuration file; `-` for standard output.
+    pub file: PathBuf,
+    /// The key under which values are fingerprinted in the audit trail: at least 16 bytes.
+    pub hmac_key: SecretSource,
+    /// How many records may wait to be written, 1 to 1000000, default 4096. A full queue denies with `overloaded`.
+    #[serde(default = "default_queue_records")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub queue_records: usize,
+}
+
+/// The published JSON Schema of `keyward.yaml`; `docs/keyward.schema.json` is this document.
+#[must_use]
+pub fn json_schema() -> serde_json::Value {
+    let mut schema = schemars::schema_for!(Config);
+    schema.insert("$id".into(), "urn:keyward:configuration:1".into());
+    schema.insert("title".into(), "keyward.yaml".into());
+    schema.to_value()
+}
+
+fn default_evaluation_timeout_ms() -> u64 {
+    50
+}
+
+fn default_max_instructions() -> usize {
+    1_000_000
+}
+
+fn default_queue_records() -> usize {
+    4096
+}

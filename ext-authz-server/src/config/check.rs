@@ -1,0 +1,195 @@
+//! Finding everything that is well-formed but must not run. One pass collects all problems, so that a person corrects a
+//! file once.
+
+mod binding;
+mod identity;
+mod names;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::path::Path;
+
+use super::{Config, Destination, ListenAddress, Server};
+use crate::perimeter::authority::{Authority, HostPattern};
+use crate::perimeter::path;
+use crate::secret::Secrets;
+
+/// A problem before its position is known.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) key: String,
+    pub(super) message: String,
+    pub(super) remedy: &'static str,
+}
+
+/// Collects what it finds.
+pub(super) struct Checker<'a> {
+    config: &'a Config,
+    secrets: Secrets,
+    found: Vec<Found>,
+}
+
+const NAME_REMEDY: &str = "use 1 to 64 characters of a-z, 0-9, `-`, `_` and `.`";
+const HOST_REMEDY: &str = "write `host`, `host:port` or `*.host`";
+
+// === impl Checker ===
+
+impl Checker<'_> {
+    /// Everything that is wrong.
+    pub(super) fn run(config: &Config) -> Vec<Found> {
+        let mut checker = Checker { config, secrets: Secrets::standard(Path::new("")), found: Vec::new() };
+        if config.version != 1 {
+            checker.add("version", format!("`{}` is not a known version", config.version), "write `version: 1`");
+        }
+        checker.name("environment", &config.environment);
+        checker.listen();
+        checker.identity();
+        checker.policy();
+        checker.audit();
+        checker.servers();
+        checker.bindings();
+        checker.found
+    }
+
+    fn add(&mut self, key: impl Into<String>, message: impl Into<String>, remedy: &'static str) {
+        self.found.push(Found { key: key.into(), message: message.into(), remedy });
+    }
+
+    fn name(&mut self, key: impl Into<String>, name: &str) {
+        if !names::is_name(name) {
+            self.add(key, format!("`{name}` is not a name"), NAME_REMEDY);
+        }
+    }
+
+    fn text(&mut self, key: impl Into<String>, text: &str) {
+        if text.trim().is_empty() || text.len() > 2048 || text.chars().any(char::is_control) {
+            self.add(key, "empty, longer than 2048 bytes or with control characters", "write a plain text");
+        }
+    }
+
+    fn range<N: PartialOrd + std::fmt::Display>(&mut self, key: impl Into<String>, value: N, range: RangeInclusive<N>) {
+        if !range.contains(&value) {
+            let message = format!("`{value}` is not from {} to {}", range.start(), range.end());
+            self.add(key, message, "choose a value in that range");
+        }
+    }
+
+    /// `kind` names what must not be empty.
+    fn not_empty<T>(&mut self, key: impl Into<String>, list: &[T], max: usize, remedy: &'static str) {
+        if list.is_empty() {
+            self.add(key, "the list is empty", remedy);
+        } else if list.len() > max {
+            self.add(key, format!("more than {max} entries"), "split the entry");
+        }
+    }
+
+    fn distinct<T: PartialEq + std::fmt::Debug>(&mut self, key: &str, list: &[T]) {
+        for (index, item) in list.iter().enumerate() {
+            if list.iter().take(index).any(|earlier| earlier == item) {
+                self.add(format!("{key}[{index}]"), "the entry occurs twice", "keep one");
+            }
+        }
+    }
+
+    fn listen(&mut self) {
+        let listen = &self.config.listen;
+        if !listen.grpc.is_local() && listen.tls.is_none() {
+            let message = format!("`{}` can be reached from other machines without TLS", listen.grpc);
+            self.add("listen.grpc", message, "listen on loopback or on a unix socket, or configure `listen.tls`");
+        }
+        match &listen.admin {
+            ListenAddress::Unix(_) => {
+                self.add("listen.admin", "a unix socket is not supported here", "write `ip:port`");
+            }
+            admin if !admin.is_local() && !listen.admin_public => {
+                let message = format!("`{admin}` can be reached from other machines");
+                self.add("listen.admin", message, "listen on loopback, or set `listen.admin_public: true`");
+            }
+            _ => {}
+        }
+        if listen.grpc == listen.admin && !matches!(&listen.grpc, ListenAddress::Tcp(address) if address.port() == 0) {
+            self.add("listen.admin", "the same address as `listen.grpc`", "choose another port");
+        }
+        self.range("listen.max_concurrent_checks", listen.max_concurrent_checks, 1..=65536);
+        self.range("listen.drain_secs", listen.drain_secs, 0..=300);
+    }
+
+    fn policy(&mut self) {
+        let policy = &self.config.policy;
+        self.range("policy.evaluation_timeout_ms", policy.evaluation_timeout_ms, 1..=1000);
+        self.range("policy.max_instructions", policy.max_instructions, 1000..=100_000_000);
+    }
+
+    fn audit(&mut self) {
+        let audit = &self.config.audit;
+        if audit.file.as_os_str().is_empty() {
+            self.add("audit.file", "the path is empty", "name a file, or `-` for standard output");
+        }
+        self.secret("audit.hmac_key", &audit.hmac_key);
+        self.range("audit.queue_records", audit.queue_records, 1..=1_000_000);
+    }
+
+    fn servers(&mut self) {
+        let servers = &self.config.servers;
+        if servers.is_empty() {
+            self.add("servers", "there is no server", "add one; what no server names is denied");
+        }
+        let mut seen = BTreeMap::new();
+        for (name, server) in servers {
+            let key = format!("servers.{name}");
+            self.name(&key, name);
+            self.server(&key, server);
+            for (index, destination) in server.destinations.iter().enumerate() {
+                let same = (&destination.host, destination.port, &destination.path);
+                if let Some(other) = seen.insert(same, name) {
+                    let message = format!("host, port and path are those of another destination of `{other}`");
+                    self.add(format!("{key}.destinations[{index}]"), message, "name each destination once");
+                }
+            }
+        }
+    }
+
+    fn server(&mut self, key: &str, server: &Server) {
+        let list = format!("{key}.destinations");
+        self.not_empty(&list, &server.destinations, 256, "add the hosts whose requests belong to this server");
+        for (index, destination) in server.destinations.iter().enumerate() {
+            self.destination(&format!("{list}[{index}]"), destination);
+        }
+        if let Some(authority) = &server.upstream_authority
+            && let Err(cause) = Authority::parse(authority)
+        {
+            let message = format!("`{authority}` is not an authority: {cause}");
+            self.add(format!("{key}.upstream_authority"), message, "write `host` or `host:port`");
+        }
+        if let Some(cluster) = &server.cluster {
+            self.text(format!("{key}.cluster"), cluster);
+        }
+        self.range(format!("{key}.max_body_bytes"), server.max_body_bytes, 1024..=3_145_728);
+    }
+
+    fn destination(&mut self, key: &str, destination: &Destination) {
+        if let Err(cause) = HostPattern::parse(&destination.host, destination.port) {
+            let message = format!("`{}` is not a host: {cause}", destination.host);
+            self.add(format!("{key}.host"), message, "write a name, an IP address or `*.name`");
+        } else if destination.host.ends_with(|last: char| last.is_ascii_digit())
+            && destination.host.contains(':')
+            && destination.host.parse::<IpAddr>().is_err()
+            && !destination.host.starts_with('[')
+        {
+            self.add(format!("{key}.host"), "the host holds a port", "write the port under `port`");
+        }
+        if destination.port == Some(0) {
+            self.add(format!("{key}.port"), "`0` is not a port", "write 1 to 65535, or leave it out for any");
+        }
+        if let Err(cause) = path::check_prefix(&destination.path) {
+            let message = format!("`{}` is not a canonical path: {cause}", destination.path);
+            self.add(format!("{key}.path"), message, "write a path like `/mcp`");
+        } else if destination.path.contains('%') {
+            let message = format!("`{}` is not a canonical path: it holds a `%`", destination.path);
+            self.add(format!("{key}.path"), message, "write a path like `/mcp`");
+        }
+        self.not_empty(format!("{key}.methods"), &destination.methods, 3, "leave it out for all methods");
+        self.distinct(&format!("{key}.methods"), &destination.methods);
+    }
+}

@@ -1,0 +1,175 @@
+//! What must not stand in the `bindings` section.
+
+use super::{Checker, HOST_REMEDY, names};
+use crate::config::{Binding, BindingMode, Credential, SecretSource};
+use crate::perimeter::authority::HostPattern;
+use keyward_contract::check::STRIPPED_HEADERS;
+
+// === impl Checker ===
+
+impl Checker<'_> {
+    pub(super) fn bindings(&mut self) {
+        let bindings = &self.config.bindings;
+        for (index, binding) in bindings.iter().enumerate() {
+            let key = format!("bindings[{index}]");
+            self.binding(&key, binding);
+            if bindings.iter().take(index).any(|earlier| earlier.id == binding.id) {
+                self.add(format!("{key}.id"), format!("binding `{}` occurs twice", binding.id), "choose another id");
+            }
+        }
+    }
+
+    fn binding(&mut self, key: &str, binding: &Binding) {
+        self.name(format!("{key}.id"), &binding.id);
+        self.text(format!("{key}.owner"), &binding.owner);
+        self.name(format!("{key}.environment"), &binding.environment);
+        let servers = format!("{key}.servers");
+        self.not_empty(&servers, &binding.servers, 256, "name the servers that this binding is for");
+        self.distinct(&servers, &binding.servers);
+        for (index, server) in binding.servers.iter().enumerate() {
+            if !self.config.servers.contains_key(server) {
+                let message = format!("there is no server `{server}`");
+                self.add(format!("{servers}[{index}]"), message, "name an entry of `servers`");
+            }
+        }
+        let principals = &binding.principals;
+        for (name, list) in [("users", &principals.users), ("agents", &principals.agents), ("roles", &principals.roles)]
+        {
+            let key = format!("{key}.principals.{name}");
+            self.distinct(&key, list);
+            for (index, entry) in list.iter().enumerate() {
+                self.text(format!("{key}[{index}]"), entry);
+                if entry == "*" {
+                    let message = "`*` is taken literally and matches nobody";
+                    self.add(format!("{key}[{index}]"), message, "leave `principals` out for everybody");
+                }
+            }
+        }
+        self.hosts(key, binding);
+        self.contents(key, binding);
+        self.slots(key, &binding.credentials);
+    }
+
+    fn hosts(&mut self, key: &str, binding: &Binding) {
+        let hosts = format!("{key}.hosts");
+        let carries = !binding.credentials.is_empty() || !binding.headers.is_empty();
+        if carries && binding.hosts.is_empty() {
+            self.add(&hosts, "credentials without a host to which they may go", "name the upstream's host and port");
+        }
+        for (index, host) in binding.hosts.iter().enumerate() {
+            if let Err(cause) = HostPattern::parse(host, None) {
+                self.add(format!("{hosts}[{index}]"), format!("`{host}` is not a host: {cause}"), HOST_REMEDY);
+            }
+        }
+    }
+
+    /// What each mode may and must hold.
+    fn contents(&mut self, key: &str, binding: &Binding) {
+        let (credentials, headers) = (format!("{key}.credentials"), format!("{key}.headers"));
+        let mode = binding.mode.as_str();
+        match binding.mode {
+            BindingMode::ServiceAccount | BindingMode::User | BindingMode::Agent => {
+                let remedy = "add one, or write `mode: none` if the upstream needs no credential";
+                self.not_empty(&credentials, &binding.credentials, 16, remedy);
+                if !binding.headers.is_empty() {
+                    self.add(&headers, format!("mode `{mode}` passes no client headers"), "remove them");
+                }
+            }
+            BindingMode::None => {
+                if !binding.credentials.is_empty() {
+                    self.add(&credentials, "mode `none` has no credentials", "remove them or choose another mode");
+                }
+                if !binding.headers.is_empty() {
+                    self.add(&headers, "mode `none` passes no client headers", "remove them");
+                }
+            }
+            BindingMode::Passthrough => {
+                if !binding.credentials.is_empty() {
+                    self.add(&credentials, "mode `passthrough` has no credentials", "remove them");
+                }
+                self.not_empty(&headers, &binding.headers, 16, "name the client's headers that may pass");
+            }
+        }
+        let principals = &binding.principals;
+        match binding.mode {
+            BindingMode::User if principals.users.is_empty() => {
+                let remedy = "name the user whose credential this is under `principals.users`";
+                self.add(format!("{key}.principals"), "mode `user` without a user", remedy);
+            }
+            BindingMode::Agent if principals.agents.is_empty() => {
+                let remedy = "name the agent whose credential this is under `principals.agents`";
+                self.add(format!("{key}.principals"), "mode `agent` without an agent", remedy);
+            }
+            _ => {}
+        }
+        self.distinct(&headers, &binding.headers);
+        for (index, name) in binding.headers.iter().enumerate() {
+            let key = format!("{headers}[{index}]");
+            if STRIPPED_HEADERS.contains(&name.to_ascii_lowercase().as_str()) {
+                self.add(key, format!("`{name}` identifies the client to Keyward and never passes"), "remove it");
+            } else if let Some(problem) = names::header_problem(name) {
+                self.add(key, format!("`{name}`: {problem}"), "name an end-to-end header in lower case");
+            }
+        }
+    }
+
+    /// Each credential, and that no two occupy one place.
+    fn slots(&mut self, key: &str, credentials: &[Credential]) {
+        let mut taken = Vec::new();
+        for (index, credential) in credentials.iter().enumerate() {
+            let key = format!("{key}.credentials[{index}]");
+            self.secret(&format!("{key}.secret"), credential.secret());
+            let slot = match credential {
+                Credential::Header { name, template, .. } => {
+                    if let Some(problem) = names::header_problem(name) {
+                        self.add(format!("{key}.name"), format!("`{name}`: {problem}"), "name an end-to-end header");
+                    }
+                    self.template(&key, template);
+                    (true, name.as_str())
+                }
+                Credential::Query { name, template, .. } => {
+                    if name.is_empty() || name.len() > 128 || name.chars().any(char::is_control) {
+                        let message = format!("`{name}` is not the name of a query parameter");
+                        self.add(format!("{key}.name"), message, "write the plain name, not percent-encoded");
+                    }
+                    self.template(&key, template);
+                    (false, name.as_str())
+                }
+                Credential::Basic { username, .. } => {
+                    if username.contains(':') || username.len() > 256 || username.chars().any(char::is_control) {
+                        let message = "a user name holds no colon and no control character (RFC 7617, 2)";
+                        self.add(format!("{key}.username"), message, "write the plain user name");
+                    }
+                    (true, "authorization")
+                }
+            };
+            if taken.contains(&slot) {
+                self.add(&key, format!("`{}` is set by an earlier credential", slot.1), "keep one");
+            }
+            taken.push(slot);
+        }
+    }
+
+    fn template(&mut self, key: &str, template: &str) {
+        if template.matches("{secret}").count() != 1 {
+            let message = format!("`{template}` does not hold exactly one `{{secret}}`");
+            self.add(format!("{key}.template"), message, "write for example `Bearer {secret}`");
+        } else if template.len() > 512 || template.chars().any(|c| c.is_control() || !c.is_ascii()) {
+            let message = "longer than 512 bytes, or with characters outside printable ASCII";
+            self.add(format!("{key}.template"), message, "write plain text around `{secret}`");
+        }
+    }
+
+    pub(super) fn secret(&mut self, key: &str, source: &SecretSource) {
+        if let Err(error) = self.secrets.check(source) {
+            self.add(format!("{key}.ref"), error.to_string(), "write `env://NAME` or `file:///absolute/path`");
+        }
+        if source.json_key.as_deref() == Some("") {
+            self.add(
+                format!("{key}.json_key"),
+                "the key is empty",
+                "name a field, or leave it out for the whole content",
+            );
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! Where each key of a YAML document stands.
+//!
+//! The typed configuration carries no positions. A second, untyped reading of the same text does; a problem found by key
+//! is looked up here, and a position that a reader reports is looked up the other way round.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_saphyr::{DuplicateKeyPolicy, Location, Spanned};
+
+/// The positions of all keys, by path: `bindings[0].hosts`.
+#[derive(Debug, Default)]
+pub(super) struct Positions(BTreeMap<String, (u64, u64)>);
+
+enum Node {
+    Scalar,
+    Sequence(Vec<Spanned<Node>>),
+    Mapping(Vec<(Spanned<String>, Spanned<Node>)>),
+}
+
+struct NodeVisitor;
+
+// === impl Positions ===
+
+impl Positions {
+    /// Reads positions; text that is not YAML has none.
+    pub(super) fn read(text: &str) -> Positions {
+        let mut positions = Positions::default();
+        let options = serde_saphyr::options! { duplicate_keys: DuplicateKeyPolicy::LastWins };
+        if let Ok(Spanned { value, .. }) = serde_saphyr::from_str_with_options::<Spanned<Node>>(text, options) {
+            positions.add("", &value);
+        }
+        positions
+    }
+
+    /// Line and column of a key, or of the closest key above it that is there.
+    pub(super) fn of(&self, key: &str) -> (u64, u64) {
+        let mut key = key;
+        loop {
+            if let Some(position) = self.0.get(key) {
+                return *position;
+            }
+            match key.rfind(['.', '[']) {
+                Some(end) => key = key.get(..end).unwrap_or_default(),
+                None => return (1, 1),
+            }
+        }
+    }
+
+    /// The key that begins last at or before a position; empty if there is none.
+    pub(super) fn key_at(&self, line: u64, column: u64) -> String {
+        self.0
+            .iter()
+            .filter(|(_, position)| **position <= (line, column))
+            .max_by_key(|(key, position)| (**position, key.len()))
+            .map(|(key, _)| key.clone())
+            .unwrap_or_default()
+    }
+
+    fn add(&mut self, path: &str, node: &Node) {
+        match node {
+            Node::Scalar => {}
+            Node::Sequence(items) => {
+                for (index, item) in items.iter().enumerate() {
+                    let path = format!("{path}[{index}]");
+                    self.0.insert(path.clone(), line_and_column(item.referenced));
+                    self.add(&path, &item.value);
+                }
+            }
+            Node::Mapping(members) => {
+                for (key, value) in members {
+                    let path = if path.is_empty() { key.value.clone() } else { format!("{path}.{}", key.value) };
+                    self.0.insert(path.clone(), line_and_column(key.referenced));
+                    self.add(&path, &value.value);
+                }
+            }
+        }
+    }
+}
+
+fn line_and_column(location: Location) -> (u64, u64) {
+    (location.line(), location.column())
+}
+
+// === impl Node ===
+
+impl<'de> Deserialize<'de> for Node {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(NodeVisitor)
+    }
+}
+
+impl<'de> Visitor<'de> for NodeVisitor {
+    type Value = Node;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any value")
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Node, E> {
+        Ok(Node::Scalar)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Node, E> {
+        Ok(Node::Scalar)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Node, E> {
+        Ok(Node::Scalar)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Node, E> {
+        Ok(Node::Scalar)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Node, E> {
+        Ok(Node::Scalar)
+    }
+
+    fn visit_unit<E>(self) -> Result<Node, E> {
+        Ok(Node::Scalar)
+    }
+
+    fn visit_none<E>(self) -> Result<Node, E> {
+        Ok(Node::Scalar)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Node, D::Error> {
+        Node::deserialize(deserializer)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Node, A::Error> {
+        let mut items = Vec::new();
+        while let Some(item) = access.next_element()? {
+            items.push(item);
+        }
+        Ok(Node::Sequence(items))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Node, A::Error> {
+        let mut members = Vec::new();
+        while let Some(member) = access.next_entry()? {
+            members.push(member);
+        }
+        Ok(Node::Mapping(members))
+    }
+}

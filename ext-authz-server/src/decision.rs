@@ -1,0 +1,83 @@
+//! What the stages hand on: which stage, which outcome, and a denial's two faces, one for the agent and one for the operator.
+
+use keyward_contract::reason::Reason;
+
+/// A stage of the decision, in the order in which `check.rs` lists them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Stage {
+    /// Who asks.
+    Identity,
+    /// Whether the message has one meaning.
+    Request,
+    /// Whether the request may go there.
+    Perimeter,
+    /// Whether this principal may do this.
+    Policy,
+    /// Which binding serves, and whether it may go to this host.
+    Binding,
+    /// Having the credential.
+    Credential,
+    /// Leaving a record.
+    Audit,
+}
+
+/// Why a request is denied. The agent reads the reason's code and fixed message only; `cause` is for the audit trail.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Denial {
+    /// Where.
+    pub stage: Stage,
+    /// What the agent reads.
+    pub reason: Reason,
+    /// What the operator reads. Never a secret, never an argument.
+    pub cause: String,
+}
+
+/// A stage that ran, for `keyward explain`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// The stage.
+    pub stage: Stage,
+    /// What it found.
+    pub outcome: String,
+    /// Whether the request went on.
+    pub passed: bool,
+}
+
+// === impl Stage ===
+
+impl Stage {
+    /// All stages in order.
+    pub const ALL: [Stage; 7] = [
+        Stage::Identity,
+        Stage::Request,
+        Stage::Perimeter,
+        Stage::Policy,
+        Stage::Binding,
+        Stage::Credential,
+        Stage::Audit,
+    ];
+
+    /// The name in audit records, metrics and explanations.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Stage::Request => "request",
+            Stage::Identity => "identity",
+            Stage::Perimeter => "perimeter",
+            Stage::Policy => "policy",
+            Stage::Binding => "binding",
+            Stage::Credential => "credential",
+            Stage::Audit => "audit",
+        }
+    }
+}
+
+// === impl Denial ===
+
+impl Denial {
+    /// A denial at `stage`.
+    #[must_use]
+    pub fn new(stage: Stage, reason: Reason, cause: impl ToString) -> Denial {
+        Denial { stage, reason, cause: cause.to_string() }
+    }
+}

@@ -1,0 +1,128 @@
+//! From the claims of a verified token to a principal.
+
+use keyward_contract::json::{Object, Value};
+
+use super::jwt::TokenError;
+use super::principal::{METHOD_JWT, Principal, PrincipalKind};
+use crate::config::Issuer;
+
+/// The most roles and audiences of one token.
+const MAX_LIST: usize = 256;
+/// The longest subject, agent or role, in bytes.
+const MAX_ID_BYTES: usize = 512;
+
+/// Checks what a token claims and says who it speaks for. `claims` come from a token whose signature was verified.
+pub(super) fn principal(issuer: &Issuer, claims: &Object<'_>, unix_secs: u64) -> Result<Principal, TokenError> {
+    if claims.get("iss").and_then(Value::as_str) != Some(&issuer.issuer) {
+        return Err(TokenError::Issuer);
+    }
+    let audiences = strings(claims.get("aud")).ok_or(TokenError::Claim("aud"))?;
+    if !audiences.iter().any(|audience| issuer.audiences.iter().any(|own| own == audience)) {
+        return Err(TokenError::Audience);
+    }
+    let skew = issuer.clock_skew_secs;
+    let expires = date(claims, "exp")?.ok_or(TokenError::Claim("exp"))?;
+    if unix_secs >= expires.saturating_add(skew) {
+        return Err(TokenError::Expired);
+    }
+    if date(claims, "nbf")?.is_some_and(|not_before| unix_secs.saturating_add(skew) < not_before) {
+        return Err(TokenError::NotYet);
+    }
+    date(claims, "iat")?;
+
+    let subject = id(claims, &issuer.subject_claim, "sub")?.ok_or(TokenError::Claim("sub"))?;
+    let agent = id(claims, &issuer.agent_claim, "client_id")?;
+    let kind = if agent.as_deref() == Some(&subject) { PrincipalKind::Agent } else { PrincipalKind::User };
+    let mut roles: Vec<String> = Vec::new();
+    for role in words(find(claims, &issuer.roles_claim)).ok_or(TokenError::Claim("roles"))? {
+        if !roles.iter().any(|known| known == role) {
+            roles.push(role.to_owned());
+        }
+    }
+    Ok(Principal {
+        key: Principal::key(METHOD_JWT, &issuer.name, kind, &subject, agent.as_deref()),
+        kind,
+        subject,
+        issuer: issuer.name.clone(),
+        agent,
+        roles,
+        claims: serde_json::Value::Object(claims.iter().map(|(name, value)| (name.to_owned(), owned(value))).collect()),
+        expires_unix_secs: expires,
+    })
+}
+
+/// A claim by name, or by JSON pointer where the name begins with `/`.
+fn find<'c, 'a>(claims: &'c Object<'a>, name: &str) -> Option<&'c Value<'a>> {
+    match name.strip_prefix('/') {
+        None => claims.get(name),
+        Some(path) => match path.split_once('/') {
+            None => claims.get(path),
+            Some((first, rest)) => claims.get(first)?.pointer(&format!("/{rest}")),
+        },
+    }
+}
+
+/// A claim that identifies someone. Absent is none; empty, overlong or not a string refuses the token.
+fn id(claims: &Object<'_>, name: &str, shown: &'static str) -> Result<Option<String>, TokenError> {
+    match find(claims, name).map(Value::as_str) {
+        None => Ok(None),
+        Some(Some(text))
+            if (1..=MAX_ID_BYTES).contains(&text.len())
+                && !text.trim().is_empty()
+                && !text.chars().any(char::is_control) =>
+        {
+            Ok(Some(text.to_owned()))
+        }
+        Some(_) => Err(TokenError::Claim(shown)),
+    }
+}
+
+/// A NumericDate (RFC 7519, 2) in whole seconds.
+fn date(claims: &Object<'_>, name: &'static str) -> Result<Option<u64>, TokenError> {
+    let Some(value) = claims.get(name) else { return Ok(None) };
+    let number = value.as_number().ok_or(TokenError::Claim(name))?;
+    if let Some(secs) = number.as_u64() {
+        return Ok(Some(secs));
+    }
+    let secs = number.as_f64();
+    // A float this small converts exactly enough; anything else is no date.
+    if (0.0..9.0e15).contains(&secs) { Ok(Some(secs as u64)) } else { Err(TokenError::Claim(name)) }
+}
+
+/// One string or an array of strings.
+fn strings<'c>(value: Option<&'c Value<'_>>) -> Option<Vec<&'c str>> {
+    match value? {
+        Value::Array(items) if items.len() <= MAX_LIST => items.iter().map(Value::as_str).collect(),
+        Value::String(text) => Some(vec![text]),
+        _ => None,
+    }
+}
+
+/// An array of strings, or words in one string; absent is none.
+fn words<'c>(value: Option<&'c Value<'_>>) -> Option<Vec<&'c str>> {
+    let words: Vec<&str> = match value {
+        None => Vec::new(),
+        Some(Value::String(text)) => text.split_ascii_whitespace().collect(),
+        Some(list) => strings(Some(list))?,
+    };
+    let fits = words.len() <= MAX_LIST && words.iter().all(|word| (1..=MAX_ID_BYTES).contains(&word.len()));
+    fits.then_some(words)
+}
+
+fn owned(value: &Value<'_>) -> serde_json::Value {
+    use serde_json::Value as Owned;
+    match value {
+        Value::Null => Owned::Null,
+        Value::Bool(truth) => Owned::Bool(*truth),
+        Value::Number(number) => match (number.as_i64(), number.as_u64()) {
+            (Some(integer), _) => integer.into(),
+            (_, Some(integer)) => integer.into(),
+            _ => number.as_f64().into(),
+        },
+        Value::String(text) => Owned::String(text.clone().into_owned()),
+        Value::Array(items) => Owned::Array(items.iter().map(owned).collect()),
+        Value::Object(members) => {
+            Owned::Object(members.iter().map(|(name, value)| (name.to_owned(), owned(value))).collect())
+        }
+    }
+}

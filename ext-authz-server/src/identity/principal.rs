@@ -1,0 +1,64 @@
+//! Who acts, under one key that no other principal can have.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use unicode_normalization::UnicodeNormalization;
+
+/// A user, perhaps acting through an agent, or an agent acting for itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Principal {
+    /// Injective over how the principal was authenticated, by which issuer, its kind, subject and agent; safe in a file name.
+    pub key: String,
+    /// Who acts.
+    pub kind: PrincipalKind,
+    /// The stable id at the issuer, never a display name.
+    pub subject: String,
+    /// The name of the issuer in `keyward.yaml`.
+    pub issuer: String,
+    /// The agent's own client id, where the token names one.
+    pub agent: Option<String>,
+    /// The roles, in the token's order, without repetition.
+    pub roles: Vec<String>,
+    /// The claims of the token.
+    pub claims: serde_json::Value,
+    /// When the token ends, in seconds since 1970.
+    pub expires_unix_secs: u64,
+}
+
+/// Who acts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PrincipalKind {
+    /// A person, directly or through an agent.
+    User,
+    /// An agent with its own identity (client credentials).
+    Agent,
+}
+
+/// How a principal proved who it is.
+pub(super) const METHOD_JWT: &str = "jwt";
+
+// === impl Principal ===
+
+impl Principal {
+    /// The key for these parts: each is NFC normalised, base64url encoded, and joined by `.`, so that no choice of parts can
+    /// spell another's key. An absent agent is `~`, which base64url cannot produce.
+    #[must_use]
+    pub fn key(method: &str, issuer: &str, kind: PrincipalKind, subject: &str, agent: Option<&str>) -> String {
+        let segment = |text: &str| URL_SAFE_NO_PAD.encode(text.nfc().collect::<String>());
+        let agent = agent.map_or_else(|| "~".to_owned(), segment);
+        [segment(method), segment(issuer), segment(kind.as_str()), segment(subject), agent].join(".")
+    }
+}
+
+// === impl PrincipalKind ===
+
+impl PrincipalKind {
+    /// `user` or `agent`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            PrincipalKind::User => "user",
+            PrincipalKind::Agent => "agent",
+        }
+    }
+}

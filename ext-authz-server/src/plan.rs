@@ -1,0 +1,259 @@
+//! One revision of everything a decision reads, and the three doors through which it asks: identity, policy, secrets.
+//!
+//! A plan never changes. A reload makes a new one; decisions under way finish on the one they began with.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Instant;
+
+use keyward_contract::json::Value;
+
+use crate::audit::Digester;
+use crate::binding::Catalogue;
+use crate::config::SecretSource;
+pub use crate::identity::Principal;
+use crate::perimeter::{MethodClass, Perimeter};
+use crate::secret::SecretBytes;
+
+/// A future behind a door.
+pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Why nobody was recognised.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotIdentified {
+    /// There was no token.
+    Missing,
+    /// There was one, and it was refused. The cause is for the operator.
+    Refused(String),
+    /// The keys to check it with could not be had. The cause is for the operator.
+    Unavailable(String),
+}
+
+/// What policy is asked about one operation.
+#[derive(Clone, Copy, Debug)]
+pub struct Question<'a> {
+    /// The MCP revision; absent for plain HTTP.
+    pub revision: Option<&'static str>,
+    /// The environment.
+    pub environment: &'a str,
+    /// The server entry.
+    pub server: &'a str,
+    /// How the server entry's requests are read.
+    pub mode: Mode,
+    /// Who asks.
+    pub principal: &'a Principal,
+    /// `request`, `notification`, `response`, `stream_open`, `session_end` or `http`.
+    pub kind: &'static str,
+    /// The MCP method or HTTP method.
+    pub method: &'a str,
+    /// Tool, prompt, resource, task or path.
+    pub target: Option<&'a str>,
+    /// The arguments of a tool or prompt.
+    pub arguments: Option<&'a Value<'a>>,
+    /// All parameters.
+    pub params: Option<&'a Value<'a>>,
+    /// The HTTP method.
+    pub http_method: &'a str,
+    /// The canonical path.
+    pub http_path: &'a str,
+    /// The authority of the request.
+    pub http_authority: &'a str,
+    /// The class of the HTTP method.
+    pub class: MethodClass,
+    /// The address of Envoy's peer.
+    pub source: Option<&'a str>,
+}
+
+/// What policy answered.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// Whether the operation may be.
+    pub allow: bool,
+    /// The rule that decided.
+    pub rule: Option<String>,
+    /// Why, for the operator.
+    pub explanation: Option<String>,
+    /// The bindings that policy names, in its order.
+    pub bindings: Vec<String>,
+}
+
+/// Recognises who asks from the `authorization` header.
+pub trait Identify: Send + Sync {
+    /// The principal.
+    fn identify<'a>(&'a self, authorization: Option<&'a str>) -> Pending<'a, Result<Arc<Principal>, NotIdentified>>;
+
+    /// What keeps it from recognising anybody now, one sentence each; for readiness.
+    fn problems(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+/// Decides on one operation. An error denies; its text is for the operator.
+pub trait Decide: Send + Sync {
+    /// The verdict.
+    ///
+    /// # Errors
+    /// No decision, or one that cannot be understood.
+    fn decide(&self, question: &Question<'_>) -> Result<Verdict, String>;
+}
+
+/// Resolves secret references.
+pub trait Secrets: Send + Sync {
+    /// The secret. The error's text is for the operator and holds no part of it.
+    fn secret<'a>(&'a self, source: &'a SecretSource) -> Pending<'a, Result<Arc<SecretBytes>, String>>;
+}
+
+/// How a server entry's requests are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// As MCP messages.
+    Mcp,
+    /// As plain HTTP.
+    Http,
+}
+
+/// A server entry.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// The name.
+    pub name: String,
+    /// How its requests are read.
+    pub mode: Mode,
+    /// What the upstream gets as Host.
+    pub upstream_authority: Option<String>,
+    /// The largest body.
+    pub max_body_bytes: usize,
+}
+
+/// What a plan is made of.
+#[derive(Clone)]
+pub struct Parts {
+    /// The environment.
+    pub environment: String,
+    /// The revision of configuration and policy.
+    pub revision: String,
+    /// When configuration and policy were last known to be what is on disk.
+    pub loaded: Instant,
+    /// Server entries in order of declaration.
+    pub servers: Vec<Server>,
+    /// Destinations.
+    pub perimeter: Perimeter,
+    /// Bindings.
+    pub catalogue: Catalogue,
+    /// Digests for the audit trail.
+    pub digester: Digester,
+    /// Who asks.
+    pub identity: Arc<dyn Identify>,
+    /// May they.
+    pub policy: Arc<dyn Decide>,
+    /// With what.
+    pub secrets: Arc<dyn Secrets>,
+}
+
+/// One revision of everything.
+pub struct Plan(Parts);
+
+/// Recognises one principal, whatever the token.
+struct Known(Arc<Principal>);
+
+impl Identify for Known {
+    fn identify<'a>(&'a self, _: Option<&'a str>) -> Pending<'a, Result<Arc<Principal>, NotIdentified>> {
+        Box::pin(std::future::ready(Ok(self.0.clone())))
+    }
+}
+
+// === impl Mode ===
+
+impl Mode {
+    /// The name as configuration writes it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Mode::Mcp => "mcp",
+            Mode::Http => "http",
+        }
+    }
+}
+
+// === impl Plan ===
+
+impl Plan {
+    /// A plan of these parts.
+    #[must_use]
+    pub fn new(parts: Parts) -> Plan {
+        Plan(parts)
+    }
+
+    /// The same plan for somebody already known: `keyward explain` asks on behalf of a principal.
+    #[must_use]
+    pub fn on_behalf_of(&self, principal: Principal) -> Plan {
+        Plan(Parts { identity: Arc::new(Known(Arc::new(principal))), ..self.0.clone() })
+    }
+
+    /// The environment.
+    #[must_use]
+    pub fn environment(&self) -> &str {
+        &self.0.environment
+    }
+
+    /// The revision that every decision and audit record names.
+    #[must_use]
+    pub fn revision(&self) -> &str {
+        &self.0.revision
+    }
+
+    /// When it was loaded.
+    #[must_use]
+    pub fn loaded(&self) -> Instant {
+        self.0.loaded
+    }
+
+    /// The server entry with this name.
+    #[must_use]
+    pub fn server(&self, name: &str) -> Option<&Server> {
+        self.0.servers.iter().find(|server| server.name == name)
+    }
+
+    /// `name` itself, if a server entry has it: what may become a metric label.
+    #[must_use]
+    pub fn server_name(&self, name: &str) -> Option<&str> {
+        self.server(name).map(|server| server.name.as_str())
+    }
+
+    /// Destinations.
+    #[must_use]
+    pub fn perimeter(&self) -> &Perimeter {
+        &self.0.perimeter
+    }
+
+    /// Bindings.
+    #[must_use]
+    pub fn catalogue(&self) -> &Catalogue {
+        &self.0.catalogue
+    }
+
+    /// Digests for the audit trail.
+    #[must_use]
+    pub fn digester(&self) -> &Digester {
+        &self.0.digester
+    }
+
+    /// Who asks.
+    #[must_use]
+    pub fn identity(&self) -> &dyn Identify {
+        &*self.0.identity
+    }
+
+    /// May they.
+    #[must_use]
+    pub fn policy(&self) -> &dyn Decide {
+        &*self.0.policy
+    }
+
+    /// With what.
+    #[must_use]
+    pub fn secrets(&self) -> &dyn Secrets {
+        &*self.0.secrets
+    }
+}

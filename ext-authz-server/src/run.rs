@@ -1,0 +1,153 @@
+//! From snapshots to a running service: the audit trail, the engine, the listeners, and new snapshots as they come.
+
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::assembly::{AssemblyError, assemble};
+use crate::audit::{Digester, Sink, Writer};
+use crate::check::Engine;
+use crate::config::{Config, ListenAddress};
+use crate::serve::{Address, Bound, Listen, ServeError, Tls, signals};
+use crate::snapshot::{Snapshot, Snapshots};
+
+/// How often it is looked whether a new snapshot is in use.
+const FOLLOW_INTERVAL: Duration = Duration::from_millis(50);
+/// The shortest audit key, in bytes.
+const MIN_AUDIT_KEY_BYTES: usize = 16;
+
+/// Why the service could not start or ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The first snapshot cannot serve.
+    #[error(transparent)]
+    Assembly(#[from] AssemblyError),
+    /// The audit key cannot be had.
+    #[error("audit.hmac_key: {0}")]
+    AuditKey(String),
+    /// The audit file cannot be opened.
+    #[error("audit.file `{file}`: {cause}")]
+    AuditFile {
+        /// The file.
+        file: String,
+        /// What the system said.
+        cause: std::io::Error,
+    },
+    /// The admin address is not one.
+    #[error("listen.admin `{0}`: only `ip:port` is possible")]
+    Admin(String),
+    /// A listener.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+}
+
+/// A service that is bound and about to serve.
+pub struct Service {
+    engine: Arc<Engine>,
+    bound: Bound,
+    snapshots: Arc<Snapshots>,
+    digester: Digester,
+    serving: Arc<Snapshot>,
+}
+
+// === impl Service ===
+
+impl Service {
+    /// Opens the audit trail and binds the listeners.
+    ///
+    /// # Errors
+    /// Whatever keeps the service from starting.
+    pub async fn prepare(snapshots: Arc<Snapshots>) -> Result<Service, RunError> {
+        let snapshot = snapshots.current();
+        let digester = digester(&snapshot).await?;
+        let plan = assemble(snapshot.clone(), digester.clone())?;
+        let writer = open_audit(&snapshot.config)?;
+        let engine = Arc::new(Engine::new(plan, writer, snapshot.config.listen.max_concurrent_checks));
+        let bound = Bound::bind(engine.clone(), &listen(&snapshot.config)?).await?;
+        Ok(Service { engine, bound, snapshots, digester, serving: snapshot })
+    }
+
+    /// The engine, for what tells it about refused reloads.
+    #[must_use]
+    pub fn engine(&self) -> Arc<Engine> {
+        self.engine.clone()
+    }
+
+    /// The bound addresses as one line of JSON.
+    #[must_use]
+    pub fn addresses(&self) -> String {
+        self.bound.addresses()
+    }
+
+    /// Says on standard output where it listens, then serves until SIGTERM or SIGINT, then drains. Snapshots that come into use meanwhile serve from then on.
+    ///
+    /// # Errors
+    /// A listener failed, or signals cannot be received.
+    pub async fn run(self) -> Result<(), RunError> {
+        let Service { engine, bound, snapshots, digester, serving } = self;
+        let stop = signals(engine.clone())?;
+        // Whoever started the process may have closed its end; that is no reason not to serve.
+        let _ = writeln!(std::io::stdout(), "{}", bound.addresses());
+        let following = tokio::spawn(follow(engine, snapshots, digester, serving));
+        let result = bound.serve(stop).await;
+        following.abort();
+        Ok(result?)
+    }
+}
+
+/// Puts each new snapshot in use. One that cannot be assembled changes nothing and says why.
+async fn follow(engine: Arc<Engine>, snapshots: Arc<Snapshots>, digester: Digester, mut serving: Arc<Snapshot>) {
+    loop {
+        tokio::time::sleep(FOLLOW_INTERVAL).await;
+        let current = snapshots.current();
+        if Arc::ptr_eq(&current, &serving) {
+            continue;
+        }
+        serving = current.clone();
+        match assemble(current, digester.clone()) {
+            Ok(plan) => {
+                tracing::info!(revision = plan.revision(), "a new snapshot serves");
+                engine.replace(plan);
+            }
+            Err(error) => {
+                tracing::error!(%error, "the new snapshot was refused; the last good one serves");
+                engine.refused(&error.to_string());
+            }
+        }
+    }
+}
+
+async fn digester(snapshot: &Snapshot) -> Result<Digester, RunError> {
+    let key = snapshot.secrets.resolve(&snapshot.config.audit.hmac_key).await;
+    let key = key.map_err(|error| RunError::AuditKey(error.to_string()))?;
+    if key.len() < MIN_AUDIT_KEY_BYTES {
+        return Err(RunError::AuditKey(format!("shorter than {MIN_AUDIT_KEY_BYTES} bytes")));
+    }
+    Ok(Digester::new(key.expose()))
+}
+
+fn open_audit(config: &Config) -> Result<Writer, RunError> {
+    let file = &config.audit.file;
+    let sink = if file == Path::new("-") { Sink::Stdout } else { Sink::File(file.clone()) };
+    Writer::start(sink, config.audit.queue_records)
+        .map_err(|cause| RunError::AuditFile { file: file.display().to_string(), cause })
+}
+
+fn listen(config: &Config) -> Result<Listen, RunError> {
+    let listen = &config.listen;
+    let ListenAddress::Tcp(admin) = listen.admin else { return Err(RunError::Admin(listen.admin.to_string())) };
+    Ok(Listen {
+        grpc: match &listen.grpc {
+            ListenAddress::Tcp(address) => Address::Tcp(*address),
+            ListenAddress::Unix(path) => Address::Unix(path.clone()),
+        },
+        admin,
+        tls: listen.tls.as_ref().map(|tls| Tls {
+            certificate_file: tls.certificate_file.clone(),
+            key_file: tls.key_file.clone(),
+            client_ca_file: Some(tls.client_ca_file.clone()),
+        }),
+        drain: Duration::from_secs(listen.drain_secs),
+    })
+}

@@ -1,0 +1,322 @@
+//! The running service: the gRPC listener, the admin listener, and an end that loses no request.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use envoy_types::pb::envoy::service::auth::v3::authorization_server::AuthorizationServer;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::watch;
+use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+use tonic::transport::server::Router;
+use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+
+use crate::admin;
+use crate::audit::{Event, Record};
+use crate::check::{Engine, Service};
+use crate::decisions::Lines;
+use crate::report::proto::decisions_server::DecisionsServer;
+use crate::report::proto::filter_reports_server::FilterReportsServer;
+use crate::report::{DESCRIPTORS, Reports};
+
+/// The largest Check message, in bytes: a body of the largest configurable size and its headers.
+const MAX_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
+/// Checks under way on one connection.
+const MAX_STREAMS: u32 = 1024;
+/// The largest HTTP/2 frame, in bytes.
+const MAX_FRAME_BYTES: u32 = 64 * 1024;
+/// How much may be on its way on one HTTP/2 stream.
+const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
+/// How long requests under way may take to end once the listeners are closed.
+const FINISH: Duration = Duration::from_secs(10);
+/// How often readiness is looked at for the gRPC health service.
+const HEALTH_INTERVAL: Duration = Duration::from_millis(250);
+
+/// The services whose health is reported.
+const SERVICES: [&str; 4] =
+    ["", keyward_contract::check::SERVICE, keyward_contract::decisions::SERVICE, keyward_contract::report::SERVICE];
+
+/// Where and how to listen.
+#[derive(Clone, Debug)]
+pub struct Listen {
+    /// The gRPC address.
+    pub grpc: Address,
+    /// The address of health, readiness, metrics and bindings.
+    pub admin: SocketAddr,
+    /// TLS for gRPC over TCP.
+    pub tls: Option<Tls>,
+    /// How long to keep serving after the wish to stop, so that Envoy notices.
+    pub drain: Duration,
+}
+
+/// A TCP or a Unix socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// TCP; port 0 takes a free one.
+    Tcp(SocketAddr),
+    /// A Unix socket, created with mode 0660.
+    Unix(PathBuf),
+}
+
+/// PEM files.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    /// The server's certificate chain.
+    pub certificate_file: PathBuf,
+    /// Its key.
+    pub key_file: PathBuf,
+    /// Who may sign client certificates; when set, a client certificate is required.
+    pub client_ca_file: Option<PathBuf>,
+}
+
+/// Why the service could not start or ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// An address cannot be bound.
+    #[error("listen on `{address}`: {cause}")]
+    Bind {
+        /// The address.
+        address: String,
+        /// What the system said.
+        cause: io::Error,
+    },
+    /// A file of the TLS configuration cannot be read.
+    #[error("read `{}`: {cause}", path.display())]
+    TlsFile {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        cause: io::Error,
+    },
+    /// The TLS configuration is not usable.
+    #[error("tls: {0}")]
+    Tls(String),
+    /// Plaintext beyond this machine.
+    #[error("listen.grpc `{0}` is not a loopback address: tls is required there")]
+    Plaintext(SocketAddr),
+    /// Signals cannot be received.
+    #[error("signals: {0}")]
+    Signals(io::Error),
+    /// A listener failed while serving.
+    #[error("serve: {0}")]
+    Transport(String),
+}
+
+/// A service that is bound but not yet serving.
+pub struct Bound {
+    engine: Arc<Engine>,
+    grpc: GrpcListener,
+    admin: TcpListener,
+    tls: Option<ServerTlsConfig>,
+    drain: Duration,
+}
+
+enum GrpcListener {
+    Tcp(TcpListener),
+    Unix(UnixListener, PathBuf),
+}
+
+// === impl Bound ===
+
+impl Bound {
+    /// Binds both listeners.
+    ///
+    /// # Errors
+    /// An address in use, plaintext beyond loopback, or unusable TLS files.
+    pub async fn bind(engine: Arc<Engine>, listen: &Listen) -> Result<Bound, ServeError> {
+        let tls = listen.tls.as_ref().map(read_tls).transpose()?;
+        let grpc = match &listen.grpc {
+            Address::Tcp(address) if tls.is_none() && !address.ip().is_loopback() => {
+                return Err(ServeError::Plaintext(*address));
+            }
+            Address::Tcp(address) => GrpcListener::Tcp(bind_tcp(*address).await?),
+            Address::Unix(path) => GrpcListener::Unix(bind_unix(path)?, path.clone()),
+        };
+        let admin = bind_tcp(listen.admin).await?;
+        Ok(Bound { engine, grpc, admin, tls, drain: listen.drain })
+    }
+
+    /// The bound addresses as one line of JSON: `{"grpc":"127.0.0.1:9191","admin":"127.0.0.1:9192"}`.
+    #[must_use]
+    pub fn addresses(&self) -> String {
+        let grpc = match &self.grpc {
+            GrpcListener::Tcp(listener) => listener.local_addr().map(|address| address.to_string()).unwrap_or_default(),
+            GrpcListener::Unix(_, path) => format!("unix:{}", path.display()),
+        };
+        let admin = self.admin.local_addr().map(|address| address.to_string()).unwrap_or_default();
+        serde_json::json!({"grpc": grpc, "admin": admin}).to_string()
+    }
+
+    /// Serves until `stop` ends, then drains: not ready, wait, finish what is under way, write the audit trail.
+    ///
+    /// # Errors
+    /// A listener failed.
+    pub async fn serve(self, stop: impl Future<Output = ()> + Send) -> Result<(), ServeError> {
+        let Bound { engine, grpc, admin, tls, drain } = self;
+        engine.record(Record::new(Event::Started, engine.plan().environment(), engine.plan().revision()));
+        let (closing, closed) = watch::channel(false);
+        let (health, router) = router(&engine, tls)?;
+        let mut grpc_task = tokio::spawn(serve_grpc(router, grpc, ended(closed.clone())));
+        let mut admin_task = tokio::spawn(admin::serve(engine.clone(), admin, ended(closed.clone())));
+        let health_task = tokio::spawn(follow_readiness(engine.clone(), health));
+
+        let early = tokio::select! {
+            () = stop => None,
+            result = &mut grpc_task => Some(flatten(result)),
+            result = &mut admin_task => Some(flatten(result)),
+        };
+        let result = match early {
+            Some(result) => result.and(Err(ServeError::Transport("a listener ended by itself".into()))),
+            None => {
+                tracing::info!(drain_secs = drain.as_secs_f64(), "draining");
+                engine.drain();
+                tokio::time::sleep(drain).await;
+                let _ = closing.send(true);
+                let both = async { flatten((&mut grpc_task).await).and(flatten((&mut admin_task).await)) };
+                match tokio::time::timeout(FINISH, both).await {
+                    Ok(result) => result,
+                    Err(_) => Err(ServeError::Transport("requests were still under way at the end".into())),
+                }
+            }
+        };
+        health_task.abort();
+        grpc_task.abort();
+        admin_task.abort();
+        engine.record(Record::new(Event::Stopped, engine.plan().environment(), engine.plan().revision()));
+        engine.audit().close();
+        result
+    }
+}
+
+/// Ends at SIGTERM or SIGINT. SIGHUP meanwhile opens the audit file anew.
+///
+/// # Errors
+/// Signals cannot be received.
+pub fn signals(engine: Arc<Engine>) -> Result<impl Future<Output = ()> + Send, ServeError> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).map_err(ServeError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(ServeError::Signals)?;
+    let mut hang_up = signal(SignalKind::hangup()).map_err(ServeError::Signals)?;
+    Ok(async move {
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => return,
+                _ = interrupt.recv() => return,
+                _ = hang_up.recv() => engine.audit().reopen(),
+            }
+        }
+    })
+}
+
+fn router(engine: &Arc<Engine>, tls: Option<ServerTlsConfig>) -> Result<(HealthReporter, Router), ServeError> {
+    let (health, health_service) = tonic_health::server::health_reporter();
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .with_service_name(keyward_contract::check::SERVICE)
+        .with_service_name(keyward_contract::report::SERVICE)
+        .with_service_name(keyward_contract::decisions::SERVICE)
+        .with_service_name("grpc.health.v1.Health")
+        .build_v1()
+        .map_err(|error| ServeError::Transport(error.to_string()))?;
+    let mut server = Server::builder()
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_frame_size(MAX_FRAME_BYTES)
+        // One stream carries the questions of a whole worker.
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(2 * STREAM_WINDOW_BYTES)
+        .http2_keepalive_interval(Some(Duration::from_secs(30)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(10)))
+        .http2_max_pending_accept_reset_streams(Some(64))
+        .tcp_nodelay(true)
+        .accept_http1(false);
+    if let Some(tls) = tls {
+        server = server.tls_config(tls).map_err(|error| ServeError::Tls(error.to_string()))?;
+    }
+    let checks = AuthorizationServer::new(Service::new(engine.clone()))
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let reports = FilterReportsServer::new(Reports::new(engine.clone())).max_decoding_message_size(64 * 1024);
+    let lines = DecisionsServer::new(Lines::new(engine.clone())).max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let services = server.add_service(health_service).add_service(reflection);
+    Ok((health, services.add_service(reports).add_service(lines).add_service(checks)))
+}
+
+async fn serve_grpc(router: Router, listener: GrpcListener, end: impl Future<Output = ()>) -> Result<(), ServeError> {
+    let result = match listener {
+        GrpcListener::Tcp(listener) => router.serve_with_incoming_shutdown(TcpListenerStream::new(listener), end).await,
+        GrpcListener::Unix(listener, path) => {
+            let result = router.serve_with_incoming_shutdown(UnixListenerStream::new(listener), end).await;
+            let _ = std::fs::remove_file(path);
+            result
+        }
+    };
+    result.map_err(|error| ServeError::Transport(error.to_string()))
+}
+
+/// Keeps the gRPC health service at what readiness says.
+async fn follow_readiness(engine: Arc<Engine>, health: HealthReporter) {
+    loop {
+        let status = if engine.problems().is_empty() { ServingStatus::Serving } else { ServingStatus::NotServing };
+        for service in SERVICES {
+            health.set_service_status(service, status).await;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(HEALTH_INTERVAL) => {}
+            () = engine.draining() => {}
+        }
+        if engine.is_draining() {
+            for service in SERVICES {
+                health.set_service_status(service, ServingStatus::NotServing).await;
+            }
+            return;
+        }
+    }
+}
+
+async fn ended(mut closed: watch::Receiver<bool>) {
+    // An error means that the sender is gone, which ends the service just as well.
+    let _ = closed.wait_for(|closed| *closed).await;
+}
+
+fn flatten(result: Result<Result<(), ServeError>, tokio::task::JoinError>) -> Result<(), ServeError> {
+    match result {
+        Ok(result) => result,
+        Err(error) => Err(ServeError::Transport(error.to_string())),
+    }
+}
+
+async fn bind_tcp(address: SocketAddr) -> Result<TcpListener, ServeError> {
+    TcpListener::bind(address).await.map_err(|cause| ServeError::Bind { address: address.to_string(), cause })
+}
+
+/// Binds a Unix socket. A socket that nobody listens on any more is removed; one in use, and any other file, is not.
+fn bind_unix(path: &Path) -> Result<UnixListener, ServeError> {
+    use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+    let failed = |cause| ServeError::Bind { address: format!("unix:{}", path.display()), cause };
+    if let Ok(metadata) = std::fs::symlink_metadata(path) {
+        let stale = metadata.file_type().is_socket() && std::os::unix::net::UnixStream::connect(path).is_err();
+        if !stale {
+            return Err(failed(io::ErrorKind::AddrInUse.into()));
+        }
+        std::fs::remove_file(path).map_err(failed)?;
+    }
+    let listener = UnixListener::bind(path).map_err(failed)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(failed)?;
+    Ok(listener)
+}
+
+fn read_tls(tls: &Tls) -> Result<ServerTlsConfig, ServeError> {
+    let read = |path: &PathBuf| std::fs::read(path).map_err(|cause| ServeError::TlsFile { path: path.clone(), cause });
+    let identity = Identity::from_pem(read(&tls.certificate_file)?, read(&tls.key_file)?);
+    let config = ServerTlsConfig::new().identity(identity);
+    Ok(match &tls.client_ca_file {
+        Some(path) => config.client_ca_root(Certificate::from_pem(read(path)?)),
+        None => config,
+    })
+}

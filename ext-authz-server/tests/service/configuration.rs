@@ -1,0 +1,329 @@
+//! What is wrong with a `keyward.yaml`, each time with line and key; the published schema; the command line.
+
+use std::path::Path;
+use std::process::Command;
+
+use keyward_server::cli::schema_text;
+use keyward_server::config::{json_schema, parse};
+use serde_json::{Value, json};
+
+use super::fixture::Fixture;
+
+/// One line each, so that a case can replace one of them.
+const GOOD: &str = r#"version: 1
+environment: test
+listen: { grpc: "127.0.0.1:9191", admin: "127.0.0.1:9192" }
+identity:
+  issuers:
+    - name: demo
+      issuer: https://issuer.example
+      audiences: [https://mcp.example/mcp]
+      algorithms: [ES256]
+      jwks: { file: jwks.json }
+policy: { directory: policies }
+audit: { file: "-", hmac_key: { ref: "env://KEYWARD_AUDIT_KEY" } }
+servers:
+  demo:
+    mode: mcp
+    destinations: [{ host: mcp.example, port: 443, path: /mcp, methods: [read, write] }]
+    upstream_authority: upstream.internal:9000
+bindings:
+  - id: demo-key
+    mode: service_account
+    owner: platform-team
+    environment: test
+    servers: [demo]
+    hosts: ["upstream.internal:9000"]
+    credentials:
+      - { type: header, name: x-api-key, template: "{secret}", secret: { ref: "env://DEMO_KEY" } }
+"#;
+
+/// What to replace, by what, and the problem: line, column, key, part of the message.
+const BAD: &[(&str, &str, &str)] = &[
+    ("version: 1", "version: 2", "k.yaml:1:1: `version`: `2` is not a known version; write `version: 1`"),
+    ("version: 1", "version: one", "k.yaml:1:10: `version`: invalid u32"),
+    ("environment: test\n", "", "`environment` is missing"),
+    ("environment: test\n", "enviroment: test\n", "k.yaml:2:1: `enviroment`: unknown key; did you mean `environment`?"),
+    ("environment: test\n", "environment: Test Env\n", "k.yaml:2:1: `environment`: `Test Env` is not a name"),
+    (
+        "environment: test\n",
+        "environment: test\nenvironment: test\n",
+        "k.yaml:3:1: `environment`: the key occurs twice",
+    ),
+    ("grpc: \"127.0.0.1:9191\"", "grpc: \"0.0.0.0:9191\"", "k.yaml:3:11: `listen.grpc`: `0.0.0.0:9191` can be reached"),
+    ("grpc: \"127.0.0.1:9191\"", "grpc: localhost", "k.yaml:3:17: `listen.grpc`: `localhost` is not an address"),
+    ("grpc: \"127.0.0.1:9191\"", "grpc: unix:keyward.sock", "`listen.grpc`: `unix:keyward.sock` is not an address"),
+    ("admin: \"127.0.0.1:9192\"", "admin: \"[::]:9192\"", "`listen.admin`: `[::]:9192` can be reached"),
+    ("admin: \"127.0.0.1:9192\"", "admin: \"127.0.0.1:9191\"", "`listen.admin`: the same address as `listen.grpc`"),
+    ("admin: \"127.0.0.1:9192\"", "drain_secs: 301", "`listen.drain_secs`: `301` is not from 0 to 300"),
+    (
+        "    - name: demo\n      issuer: https://issuer.example\n      audiences: [https://mcp.example/mcp]\n      \
+      algorithms: [ES256]\n      jwks: { file: jwks.json }\n",
+        "    []\n",
+        "k.yaml:5:3: `identity.issuers`: the list is empty; add an issuer: there is no anonymous access",
+    ),
+    ("[https://mcp.example/mcp]", "[]", "k.yaml:8:7: `identity.issuers[0].audiences`: the list is empty"),
+    ("[ES256]", "[HS256]", "k.yaml:9:20: `identity.issuers[0].algorithms[0]`: `HS256` is not one of the choices"),
+    ("[ES256]", "[none]", "k.yaml:9:20: `identity.issuers[0].algorithms[0]`: `none` is not one of the choices"),
+    (
+        "{ file: jwks.json }",
+        "{ url: \"http://issuer.example/\" }",
+        "`identity.issuers[0].jwks.url`: `http://issuer.example/` cannot be used: it is not https",
+    ),
+    ("{ file: jwks.json }", "{}", "k.yaml:10:7: `identity.issuers[0].jwks`: not exactly one of `file` and `url`"),
+    ("{ file: jwks.json }", "{ file: a, url: \"https://b.example\" }", "not exactly one of `file` and `url`"),
+    (
+        "      jwks:",
+        "      subject_claim: email\n      jwks:",
+        "k.yaml:10:7: `identity.issuers[0].subject_claim`: `email` is a display name",
+    ),
+    (
+        "      jwks:",
+        "      clock_skew_secs: 301\n      jwks:",
+        "`identity.issuers[0].clock_skew_secs`: `301` is not from 0 to 300",
+    ),
+    ("policy: { directory: policies }\n", "policy: {}\n", "`directory` is missing"),
+    (
+        "env://KEYWARD_AUDIT_KEY",
+        "KEYWARD_AUDIT_KEY",
+        "k.yaml:12:33: `audit.hmac_key.ref`: `(not shown)` is not a secret reference: there is no `://`",
+    ),
+    (
+        "mode: mcp",
+        "mode: grpc",
+        "k.yaml:15:11: `servers.demo.mode`: `grpc` is not one of the choices; write one of `mcp`, `http`",
+    ),
+    (
+        "  demo:\n    mode",
+        "  Demo Server:\n    mode",
+        "k.yaml:14:3: `servers.Demo Server`: `Demo Server` is not a name",
+    ),
+    ("host: mcp.example", "host: \"*\"", "k.yaml:16:22: `servers.demo.destinations[0].host`: `*` is not a host"),
+    ("host: mcp.example", "host: a@b", "`servers.demo.destinations[0].host`: `a@b` is not a host"),
+    ("port: 443", "port: 0", "`servers.demo.destinations[0].port`: `0` is not a port"),
+    ("port: 443", "port: 65536", "k.yaml:16:47: `servers.demo.destinations[0].port`"),
+    ("path: /mcp", "path: /a/../b", "`servers.demo.destinations[0].path`: `/a/../b` is not a canonical path"),
+    ("path: /mcp", "path: mcp", "`servers.demo.destinations[0].path`: `mcp` is not a canonical path"),
+    ("[read, write]", "[]", "`servers.demo.destinations[0].methods`: the list is empty"),
+    ("[read, write]", "[read, read]", "`servers.demo.destinations[0].methods[1]`: the entry occurs twice"),
+    (
+        "upstream_authority: upstream.internal:9000",
+        "upstream_authority: http://u",
+        "k.yaml:17:5: `servers.demo.upstream_authority`: `http://u` is not an authority",
+    ),
+    (
+        "upstream_authority: upstream.internal:9000",
+        "max_body_bytes: 5000000",
+        "`servers.demo.max_body_bytes`: `5000000` is not from 1024 to 3145728",
+    ),
+    ("servers: [demo]", "servers: [other]", "k.yaml:23:15: `bindings[0].servers[0]`: there is no server `other`"),
+    ("servers: [demo]", "servers: []", "k.yaml:23:5: `bindings[0].servers`: the list is empty"),
+    (
+        "servers: [demo]",
+        "servers: [demo]\n    principals: { users: [\"*\"] }",
+        "`bindings[0].principals.users[0]`: `*` is taken literally",
+    ),
+    ("    hosts: [\"upstream.internal:9000\"]\n", "", "`bindings[0].hosts`: credentials without a host"),
+    ("[\"upstream.internal:9000\"]", "[\"*.*\"]", "k.yaml:24:13: `bindings[0].hosts[0]`: `*.*` is not a host"),
+    ("mode: service_account", "mode: none", "k.yaml:25:5: `bindings[0].credentials`: mode `none` has no credentials"),
+    ("mode: service_account", "mode: user", "`bindings[0].principals`: mode `user` without a user"),
+    ("mode: service_account", "mode: passthrough", "`bindings[0].headers`: the list is empty"),
+    (
+        "mode: service_account",
+        "mode: passthrough\n    headers: [authorization]",
+        "`bindings[0].headers[0]`: `authorization` identifies the client",
+    ),
+    (
+        "mode: service_account",
+        "mode: passthrough\n    headers: [Cookie]",
+        "`bindings[0].headers[0]`: `Cookie` identifies the client",
+    ),
+    (
+        "name: x-api-key",
+        "name: \"x api key\"",
+        "k.yaml:26:25: `bindings[0].credentials[0].name`: `x api key`: not a header name",
+    ),
+    ("name: x-api-key", "name: X-Api-Key", "header names are written in lower case here"),
+    ("name: x-api-key", "name: \":authority\"", "a pseudo header cannot be set"),
+    ("name: x-api-key", "name: transfer-encoding", "`transfer-encoding`: the header frames or routes the message"),
+    ("name: x-api-key", "name: x-keyward-scrub", "the header is internal to Keyward or Envoy"),
+    ("name: x-api-key, ", "", "`bindings[0].credentials[0]`: `name` is missing"),
+    ("type: header", "type: cookie", "`bindings[0].credentials[0].type`: `cookie` is not one of the choices"),
+    ("type: header", "type: basic", "a credential of this type has no `name`"),
+    (
+        "\"{secret}\"",
+        "\"Bearer\"",
+        "`bindings[0].credentials[0].template`: `Bearer` does not hold exactly one `{secret}`",
+    ),
+    ("\"{secret}\"", "\"{secret}{secret}\"", "does not hold exactly one `{secret}`"),
+    ("{ ref: \"env://DEMO_KEY\" }", "plain-text-secret", "`bindings[0].credentials[0].secret`"),
+    (
+        "env://DEMO_KEY",
+        "vault://a",
+        "`bindings[0].credentials[0].secret.ref`: `vault://…` is not a secret reference: there is no such store",
+    ),
+    (
+        "{ ref: \"env://DEMO_KEY\" }",
+        "{ ref: \"env://DEMO_KEY\", value: x }",
+        "`bindings[0].credentials[0].secret.value`: unknown key",
+    ),
+    ("version: 1", "version: [", "k.yaml:"),
+];
+
+#[test]
+fn each_bad_file_names_line_and_key() {
+    assert!(parse(Path::new("k.yaml"), GOOD).is_ok());
+    let mut wrong = Vec::new();
+    for (from, to, expected) in BAD {
+        assert!(GOOD.contains(from), "{from}");
+        let told = parse(Path::new("k.yaml"), &GOOD.replacen(from, to, 1)).err().map(|error| error.to_string());
+        let told = told.unwrap_or_default();
+        if !told.contains(expected) || !told.lines().all(|line| line.starts_with("k.yaml:")) {
+            wrong.push(format!("{to}\n  expected {expected}\n  got      {told}\n"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join(""));
+}
+
+#[test]
+fn all_problems_are_told_at_once_in_the_order_of_the_file() {
+    let bad = GOOD
+        .replace("environment: test\nlisten", "environment: T\nlisten")
+        .replace("127.0.0.1:9191", "0.0.0.0:9191")
+        .replace("[demo]", "[other]")
+        .replace("x-api-key", "host");
+    let error = parse(Path::new("k.yaml"), &bad).unwrap_err();
+    let keys: Vec<&str> = error.problems.iter().map(|problem| problem.key.as_str()).collect();
+    assert_eq!(keys, ["environment", "listen.grpc", "bindings[0].servers[0]", "bindings[0].credentials[0].name"]);
+}
+
+#[test]
+fn a_secret_in_the_wrong_place_is_not_repeated() {
+    for (from, to) in [
+        ("{ ref: \"env://DEMO_KEY\" }", "canary-secret"),
+        ("env://DEMO_KEY", "canary-secret"),
+        ("{ ref: \"env://DEMO_KEY\" }", "[canary-secret]"),
+        ("env://DEMO_KEY\"", "env://DEMO_KEY\", trim_newline: canary-secret"),
+    ] {
+        let error = parse(Path::new("k.yaml"), &GOOD.replacen(from, to, 1)).unwrap_err().to_string();
+        assert!(!error.contains("canary"), "{error}");
+        assert!(error.contains("bindings[0].credentials[0].secret"), "{error}");
+    }
+}
+
+#[test]
+fn two_of_one_name_are_refused() {
+    let binding = GOOD.split_once("bindings:\n").unwrap().1;
+    let error = parse(Path::new("k.yaml"), &format!("{GOOD}{binding}")).unwrap_err();
+    assert!(error.to_string().contains("`bindings[1].id`: binding `demo-key` occurs twice"), "{error}");
+}
+
+#[test]
+fn the_published_schema_is_current() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/keyward.schema.json");
+    let published = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(published.trim_end() == schema_text(), "run `keyward schema > docs/keyward.schema.json`");
+}
+
+#[test]
+fn the_schema_accepts_what_the_server_accepts() {
+    let validator = jsonschema::validator_for(&json_schema()).unwrap();
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../containers/keyward.yaml");
+    let example = std::fs::read_to_string(example).unwrap();
+    for text in [GOOD, &example] {
+        parse(Path::new("k.yaml"), text).unwrap();
+        let value: Value = serde_saphyr::from_str(text).unwrap();
+        let errors: Vec<String> = validator.iter_errors(&value).map(|error| error.to_string()).collect();
+        assert!(errors.is_empty(), "{errors:?}");
+    }
+    let value: Value = serde_saphyr::from_str(GOOD).unwrap();
+    for (pointer, bad) in [
+        ("/nonsense", json!(1)),
+        ("/version", json!(2)),
+        ("/identity/issuers/0/algorithms", json!(["HS256"])),
+        ("/identity/issuers/0/jwks", json!({"file": "a", "url": "b"})),
+        ("/servers/demo/mode", json!("grpc")),
+        ("/bindings/0/credentials/0/type", json!("cookie")),
+        ("/bindings/0/credentials/0/extra", json!(1)),
+        ("/listen/grpc", json!("localhost")),
+    ] {
+        let mut value = value.clone();
+        let (parent, name) = pointer.rsplit_once('/').unwrap();
+        value.pointer_mut(parent).unwrap()[name] = bad;
+        assert!(!validator.is_valid(&value), "{pointer}");
+    }
+}
+
+fn keyward(fixture: &Fixture, arguments: &[&str]) -> (Option<i32>, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_keyward"))
+        .args(arguments)
+        .env("KEYWARD_CONFIG", fixture.configuration())
+        .output()
+        .unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn check_config_tells_what_is_wrong_and_where() {
+    let fixture = Fixture::new("check");
+    let (code, out, err) = keyward(&fixture, &["check-config", "--secrets"]);
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    assert!(out.contains("ok, revision "), "{out}");
+    fixture.write("policies/main.rego", "package keyward\n\ndecision := {");
+    let (code, _, err) = keyward(&fixture, &["check-config"]);
+    assert_eq!(code, Some(1));
+    assert!(err.contains("main.rego:3:"), "{err}");
+    fixture.write("keyward.yaml", "version: 1\nnonsense: 1\n");
+    let (code, _, err) = keyward(&fixture, &["check-config"]);
+    assert_eq!(code, Some(1));
+    assert!(err.contains("keyward.yaml:2:1: `nonsense`: unknown key"), "{err}");
+    std::fs::remove_file(fixture.configuration()).unwrap();
+    let (code, _, err) = keyward(&fixture, &["check-config"]);
+    assert_eq!(code, Some(1));
+    assert!(err.contains("keyward.yaml: cannot be read"), "{err}");
+    assert_eq!(keyward(&fixture, &["check-config", "--nonsense"]).0, Some(2));
+    assert_eq!(keyward(&fixture, &["serve"]).0, Some(1));
+}
+
+#[test]
+fn explain_names_stage_rule_and_binding_but_no_secret() {
+    let fixture = Fixture::new("explain");
+    let body = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","arguments":{"message":"m"}}}"#;
+    fixture.write("call.json", body);
+    fixture.write("token", &fixture.token(&json!({})));
+    let file = |name: &str| fixture.directory.join(name).display().to_string();
+    let arguments = ["explain", "--server", "demo", "--token-file", &file("token"), "--request", &file("call.json")];
+    let (code, out, err) = keyward(&fixture, &arguments);
+    assert_eq!(code, Some(0), "{out}{err}");
+    for expected in ["subject: alice", "rule: tools", "binding: demo-api-key", "set: yes", "allowed"] {
+        assert!(out.contains(expected), "{expected}: {out}");
+    }
+    assert!(!format!("{out}{err}").contains(super::fixture::SECRET));
+    let claims = r#"{"iss":"https://issuer.example","aud":"https://mcp.example/mcp","sub":"bob","exp":9999999999}"#;
+    let arguments = ["explain", "--server", "demo", "--claims", claims, "--request", &file("call.json"), "--json"];
+    let (code, out, err) = keyward(&fixture, &arguments);
+    assert_eq!(code, Some(1), "{out}{err}");
+    let explanation: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(explanation["reason"], "not_allowed");
+}
+
+#[test]
+fn bindings_are_shown_without_their_secrets() {
+    let fixture = Fixture::new("bindings");
+    let (code, out, _) = keyward(&fixture, &["bindings", "show", "demo-api-key"]);
+    assert_eq!(code, Some(0));
+    let card: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(
+        card["credentials"][0],
+        json!({"type": "header", "name": "x-api-key", "ref": "file://api.key", "set": true})
+    );
+    assert_eq!(card["actor"], "everybody");
+    assert!(!out.contains(super::fixture::SECRET));
+    std::fs::remove_file(fixture.directory.join("api.key")).unwrap();
+    let (_, out, _) = keyward(&fixture, &["bindings", "list"]);
+    assert!(out.contains("demo-api-key  service_account  test") && out.contains("NOT SET"), "{out}");
+    let (_, out, _) = keyward(&fixture, &["bindings", "export"]);
+    assert_eq!(serde_json::from_str::<Value>(&out).unwrap()[0]["credentials"][0]["set"], false);
+    assert_eq!(keyward(&fixture, &["bindings", "show", "none"]).0, Some(1));
+}

@@ -1,0 +1,14 @@
+//! The service as Envoy sees it: real gRPC, real stages, and doors that the tests hold.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may end by a panic, in its scenery too")]
+
+#[path = "../fixture/mod.rs"]
+mod fixture;
+
+mod allow;
+mod configuration;
+mod deny;
+mod lifecycle;
+mod real;
+mod scene;
+mod secrecy;

@@ -1,0 +1,98 @@
+//! Applies the server's decision to the request.
+
+use keyward_contract::check::{
+    DeniedHttpResponse, INTERNAL_HEADER_PREFIX, OkHttpResponse, SCRUB_HEADER, STRIPPED_HEADERS,
+};
+use keyward_contract::scrub::Scrubber;
+use proxy_wasm::types::MapType;
+use zeroize::{Zeroize, Zeroizing};
+
+use crate::headers::HeaderList;
+use crate::host;
+use crate::query;
+
+/// Headers that would make the answer impossible to scrub: a part of a body hides the secret that it cuts through, and so
+/// does an encoding of text that is not ASCII with more.
+const PARTIAL: [&str; 3] = ["range", "if-range", "accept-charset"];
+
+/// Envoy's default access log shows this header in place of the path.
+const ORIGINAL_PATH: &str = "x-envoy-original-path";
+
+/// Changes the request as the server said, and returns what to scrub from the response.
+///
+/// ## Errors
+///
+/// When a header could not be changed. The request must not go on then.
+pub(crate) fn allow(request: &HeaderList, decision: OkHttpResponse) -> host::Result<Option<Scrubber>> {
+    let OkHttpResponse { headers, headers_to_remove, query_parameters_to_set, query_parameters_to_remove } = decision;
+    let mut set: Vec<(String, Zeroizing<Vec<u8>>)> = Vec::with_capacity(headers.len());
+    let mut scrub: Vec<Zeroizing<Vec<u8>>> = Vec::new();
+    for header in headers.into_iter().filter_map(|option| option.header) {
+        let value = if header.value.is_empty() { header.raw_value } else { header.value.into_bytes() };
+        if header.key == SCRUB_HEADER {
+            scrub.push(Zeroizing::new(value));
+        } else {
+            set.push((header.key.to_ascii_lowercase(), Zeroizing::new(value)));
+        }
+    }
+
+    let mut removed: Vec<&str> = Vec::new();
+    for (name, _) in request.iter() {
+        let unwanted = STRIPPED_HEADERS.contains(&name)
+            || name.starts_with(INTERNAL_HEADER_PREFIX)
+            || headers_to_remove.iter().any(|other| other.eq_ignore_ascii_case(name))
+            || (!scrub.is_empty() && PARTIAL.contains(&name));
+        if unwanted && !name.starts_with(':') && !removed.contains(&name) {
+            removed.push(name);
+            host::remove_header(MapType::HttpRequestHeaders, name)?;
+        }
+    }
+    if !scrub.is_empty() {
+        host::set_header(MapType::HttpRequestHeaders, "accept-encoding", b"identity")?;
+    }
+    for (name, value) in &set {
+        host::set_header(MapType::HttpRequestHeaders, name, value)?;
+    }
+    edit_query(request, query_parameters_to_set, &query_parameters_to_remove)?;
+    Ok((!scrub.is_empty()).then(|| Scrubber::new(&scrub)))
+}
+
+fn edit_query(
+    request: &HeaderList,
+    mut set: Vec<keyward_contract::check::QueryParameter>,
+    remove: &[String],
+) -> host::Result<()> {
+    let path = request.joined(":path").unwrap_or_default();
+    if set.is_empty() && (remove.is_empty() || !path.contains('?')) {
+        return Ok(());
+    }
+    let pairs: Vec<(&str, &str)> = set.iter().map(|pair| (pair.key.as_str(), pair.value.as_str())).collect();
+    let names: Vec<&str> = remove.iter().map(String::as_str).collect();
+    let rewritten = Zeroizing::new(query::rewrite(&path, &pairs, &names));
+    if !set.is_empty() {
+        // Without the query: a client may have put anything there.
+        let original = path.split('?').next().unwrap_or_default();
+        host::set_header(MapType::HttpRequestHeaders, ORIGINAL_PATH, original.as_bytes())?;
+    }
+    host::set_header(MapType::HttpRequestHeaders, ":path", rewritten.as_bytes())?;
+    set.iter_mut().for_each(|pair| pair.value.zeroize());
+    Ok(())
+}
+
+/// Answers the request as the server said. Without a usable status the answer is 403.
+pub(crate) fn deny(decision: &DeniedHttpResponse) {
+    let status = decision.status.as_ref().map_or(403, |status| status.code);
+    let status = u32::try_from(status).ok().filter(|status| (200..600).contains(status)).unwrap_or(403);
+    let headers: Vec<(&str, &[u8])> = decision
+        .headers
+        .iter()
+        .filter_map(|option| option.header.as_ref())
+        .filter(|header| !header.key.starts_with(':'))
+        .map(|header| {
+            let value = if header.value.is_empty() { header.raw_value.as_slice() } else { header.value.as_bytes() };
+            (header.key.as_str(), value)
+        })
+        .collect();
+    // When the answer cannot be sent the request stays paused, and Envoy's stream timeout ends it.
+    let _ = host::answer(status, "keyward_denied", &headers, decision.body.as_bytes());
+}

@@ -1,0 +1,6 @@
+//! Drives real request contexts natively, against a stand-in for the proxy.
+
+mod line;
+mod requests;
+mod responses;
+mod standin;

@@ -1,0 +1,130 @@
+//! The response side: headers, body and trailers are scrubbed, or nothing gets out.
+
+use keyward_contract::check::{OkHttpResponse, SCRUB_HEADER};
+use proxy_wasm::traits::{Context, HttpContext};
+use proxy_wasm::types::{Action, BufferType, MapType};
+
+use super::requests::{allowed, set};
+use super::standin::{Bench, PROXY, TOOL_CALL, header, read, set_headers};
+
+const SECRET: &str = "sk-demo-0123456789abcdef";
+
+/// A request that was allowed with a secret to scrub.
+fn forwarded() -> Bench {
+    let mut bench = Bench::new(r#"{"cluster":"keyward","server":"demo"}"#);
+    bench.headers(&[], false);
+    bench.body(TOOL_CALL);
+    let headers = vec![set("x-api-key", SECRET, b""), set(SCRUB_HEADER, "", SECRET.as_bytes())];
+    bench.decide(&allowed(OkHttpResponse { headers, ..OkHttpResponse::default() }));
+    bench
+}
+
+fn respond(bench: &mut Bench, headers: &[(&str, &str)]) -> Action {
+    set_headers(MapType::HttpResponseHeaders, headers);
+    bench.exchange.on_http_response_headers(0, false)
+}
+
+fn push(bench: &mut Bench, chunk: &str, end: bool) -> (Action, String) {
+    PROXY.with_borrow_mut(|proxy| proxy.buffers.insert(BufferType::HttpResponseBody as u32, chunk.into()));
+    let action = bench.exchange.on_http_response_body(chunk.len(), end);
+    let body = read(|proxy| proxy.buffers[&(BufferType::HttpResponseBody as u32)].clone());
+    (action, String::from_utf8(body).unwrap())
+}
+
+fn reports() -> usize {
+    read(|proxy| proxy.calls.iter().filter(|(method, _)| method == "Report").count())
+}
+
+#[test]
+fn scrubs_headers_body_and_trailers_and_reports_it_once() {
+    let mut bench = forwarded();
+    let cookie = format!("a={SECRET}");
+    let headers = [
+        (":status", "200"),
+        ("content-length", "100"),
+        ("etag", "\"v1\""),
+        ("digest", "sha-256=x"),
+        ("set-cookie", "b=1"),
+        ("set-cookie", &cookie),
+    ];
+    assert_eq!(respond(&mut bench, &headers), Action::Continue);
+    let now = |name| header(MapType::HttpResponseHeaders, name);
+    assert_eq!(now("set-cookie"), ["b=1", "a=REDACTEDREDACTEDREDACTED"]);
+    assert_eq!((now("etag"), now("digest").len()), (vec!["W/\"v1\"".to_owned()], 0));
+    assert_eq!(now("content-length"), ["100"]);
+
+    let (action, body) = push(&mut bench, &format!("{{\"key\":\"{SECRET}\"}}"), true);
+    assert_eq!((action, body.as_str()), (Action::Continue, "{\"key\":\"REDACTEDREDACTEDREDACTED\"}"));
+
+    set_headers(MapType::HttpResponseTrailers, &[("x-trailer", SECRET)]);
+    assert_eq!(bench.exchange.on_http_response_trailers(1), Action::Continue);
+    assert_eq!(header(MapType::HttpResponseTrailers, "x-trailer"), ["REDACTEDREDACTEDREDACTED"]);
+    bench.exchange.on_done();
+    bench.exchange.on_done();
+    assert_eq!(reports(), 1);
+}
+
+#[test]
+fn a_secret_split_between_two_chunks_of_an_event_stream_never_shows() {
+    for at in 1..SECRET.len() {
+        let mut bench = forwarded();
+        respond(&mut bench, &[(":status", "200"), ("content-type", "text/event-stream")]);
+        let (left, right) = SECRET.split_at(at);
+        let (first, mut sent) = push(&mut bench, &format!("data: {left}"), false);
+        let (second, rest) = push(&mut bench, &format!("{right}\n\n"), false);
+        sent.push_str(&rest);
+        assert_eq!((first, second), (Action::Continue, Action::Continue));
+        assert_eq!(sent, "data: REDACTEDREDACTEDREDACTED\n\n", "split at {at}");
+    }
+}
+
+#[test]
+fn a_short_body_that_may_end_in_a_secret_waits_in_the_proxy() {
+    let mut bench = forwarded();
+    respond(&mut bench, &[(":status", "200"), ("content-type", "text/plain")]);
+    let (action, body) = push(&mut bench, "ends in sk-demo-0", false);
+    assert_eq!((action, body.as_str()), (Action::Pause, "ends in sk-demo-0"));
+    set_headers(MapType::HttpResponseTrailers, &[]);
+    assert_eq!(bench.exchange.on_http_response_trailers(0), Action::Continue);
+    assert_eq!(read(|proxy| proxy.reset), 0);
+}
+
+#[test]
+fn withholds_what_it_cannot_scrub() {
+    for extra in [
+        ("content-encoding", "gzip"),
+        ("content-encoding", "identity, br"),
+        (":status", "206"),
+        (":status", "101"),
+        ("content-type", "multipart/byteranges; boundary=x"),
+        ("content-range", "bytes 0-1/2"),
+    ] {
+        let mut bench = forwarded();
+        let headers = if extra.0 == ":status" { vec![extra] } else { vec![(":status", "200"), extra] };
+        assert_eq!(respond(&mut bench, &headers), Action::Pause, "{extra:?}");
+        let (status, body) = read(|proxy| (proxy.answers[0].status, proxy.answers[0].body.clone()));
+        assert_eq!(status, 502);
+        let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+        assert_eq!((body["id"].as_u64(), body["error"]["code"].as_i64()), (Some(7), Some(-32010)));
+        assert_eq!(reports(), 1);
+    }
+}
+
+#[test]
+fn leaves_the_proxys_own_answer_before_a_decision_alone() {
+    let mut bench = Bench::new(r#"{"cluster":"keyward"}"#);
+    bench.headers(&[], false);
+    assert_eq!(respond(&mut bench, &[(":status", "408"), ("content-encoding", "gzip")]), Action::Continue);
+}
+
+#[test]
+fn without_a_secret_the_response_passes_as_it_is() {
+    let mut bench = Bench::new(r#"{"cluster":"keyward"}"#);
+    bench.headers(&[], false);
+    bench.body(TOOL_CALL);
+    bench.decide(&allowed(OkHttpResponse::default()));
+    let headers = [(":status", "200"), ("content-encoding", "gzip"), ("etag", "\"v1\"")];
+    assert_eq!(respond(&mut bench, &headers), Action::Continue);
+    assert_eq!(header(MapType::HttpResponseHeaders, "etag"), ["\"v1\""]);
+    assert_eq!(push(&mut bench, SECRET, true), (Action::Continue, SECRET.to_owned()));
+}

@@ -1,0 +1,23 @@
+//! End-to-end tests on a real Envoy, one module per capability. `cargo xtask test NAME` runs one of them.
+//!
+//! A test that is said to deny shows two things: the upstream received nothing, and the client a well-formed answer.
+
+#![expect(clippy::unwrap_used, reason = "a failed expectation ends the test")]
+
+mod clients;
+mod compose;
+mod conformance;
+mod deny;
+mod drain;
+mod expect;
+mod http_mode;
+mod injection;
+mod istio;
+mod leak;
+mod native_ext_authz;
+mod parsing;
+mod reload;
+mod scripted;
+mod scrubbing;
+mod search;
+mod secrecy;

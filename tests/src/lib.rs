@@ -1,0 +1,15 @@
+//! The harness that the end-to-end tests, the demo and the benchmark share: real tools, real processes, a raw client.
+
+pub mod agent;
+pub mod client;
+pub mod compose;
+pub mod envoy;
+pub mod files;
+pub mod issuer;
+pub mod peers;
+pub mod process;
+pub mod server;
+pub mod sse;
+pub mod stack;
+pub mod tools;
+pub mod upstream;

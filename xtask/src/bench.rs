@@ -1,0 +1,24 @@
+//! `cargo xtask bench`: builds, then runs the benchmark in `tests/bench`.
+
+use anyhow::Result;
+use keyward_tests::{files, tools};
+
+use crate::{build, cargo};
+
+/// What the benchmark takes.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Passed on to the benchmark.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    rest: Vec<String>,
+}
+
+/// `cargo xtask bench`.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    build::run_all()?;
+    cargo::run(&mut cargo::cargo(&["build", "--release", "-p", "keyward-bench"]))?;
+    let mut command = std::process::Command::new(files::program("keyward-bench")?);
+    command.arg("run").arg("--envoy").arg(tools::envoy()?);
+    command.arg("--filter").arg(files::filter_module()?).arg("--server").arg(files::program("keyward")?);
+    cargo::run(command.args(&arguments.rest))
+}
