@@ -80,7 +80,7 @@ fn main() {
         for (sample, text) in samples() {
             let mut out = Vec::new();
             let cost = best(|| {
-                let mut stream = scrubber.stream();
+                let mut stream = scrubber.stream(false);
                 for chunk in text.chunks(CHUNK_BYTES) {
                     out.clear();
                     black_box(stream.push(&scrubber, chunk, false, &mut out));

@@ -35,8 +35,8 @@ fn carriers(inner: &str) -> Vec<(&'static str, String)> {
 }
 
 /// Finds in one go and in small pieces; both must agree.
-fn count(scrubber: &Scrubber, text: &[u8], size: usize) -> (u64, Vec<u8>) {
-    let (mut stream, mut all, mut total) = (scrubber.stream(), Vec::with_capacity(text.len()), 0);
+fn count(scrubber: &Scrubber, text: &[u8], size: usize, events: bool) -> (u64, Vec<u8>) {
+    let (mut stream, mut all, mut total) = (scrubber.stream(events), Vec::with_capacity(text.len()), 0);
     let mut chunks = text.chunks(size).peekable();
     while let Some(chunk) = chunks.next() {
         let mut out = Vec::new();
@@ -62,7 +62,8 @@ fn all_forms_in_all_carriers_are_found() {
                     {
                         continue;
                     }
-                    let (found, out) = count(&scrubber, text.as_bytes(), 1 + random.below(200));
+                    let (found, out) =
+                        count(&scrubber, text.as_bytes(), 1 + random.below(200), carrier == "event stream");
                     let clean = random.below(8) > 0 || reveals(&out, &secret).is_none();
                     let tally = by_form.entry(name).or_default();
                     tally.1 += 1;
@@ -103,7 +104,8 @@ fn near_misses_are_left_alone() {
             for (name, form) in forms(&near, random) {
                 for (carrier, text) in carriers(&form) {
                     tried += 1;
-                    let (found, out) = count(&scrubber, text.as_bytes(), 1 + random.below(200));
+                    let (found, out) =
+                        count(&scrubber, text.as_bytes(), 1 + random.below(200), carrier == "event stream");
                     if found > 0 || out != text.as_bytes() {
                         let out = String::from_utf8_lossy(&out).into_owned();
                         wrong.push(format!("{kind}: {name} in {carrier} of {near:?} for {secret:?}: {text:?} {out:?}"));
@@ -151,7 +153,7 @@ fn ordinary_text_is_left_alone() {
     while seen < CLEAN_BYTES {
         let text = ordinary(random);
         for scrubber in &scrubbers {
-            let (redactions, out) = count(scrubber, text.as_bytes(), 700);
+            let (redactions, out) = count(scrubber, text.as_bytes(), 700, text.starts_with("event: "));
             found += redactions;
             assert!(redactions == 0 && out == text.as_bytes(), "false positive in {text:?}");
             seen += text.len();

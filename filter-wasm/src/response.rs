@@ -13,8 +13,8 @@ use crate::host;
 use crate::report::Report;
 use crate::statistics::Counter;
 
-/// While nothing was sent on, up to this many bytes of a body that ends in what may be the beginning of a secret wait in
-/// Envoy's buffer for more, so that trailers cannot cut the end off. Else the tail waits here.
+/// While nothing was sent on, up to this many bytes of a body of unknown length wait in Envoy's buffer for more, so that
+/// trailers cannot cut the end off. Else what the scrubber holds back waits here.
 const WAIT_IN_PROXY_BYTES: usize = 64 * 1024;
 
 /// Headers that describe the exact bytes of a body, which a redaction changes.
@@ -23,11 +23,20 @@ const DIGESTS: [&str; 4] = ["content-md5", "digest", "content-digest", "repr-dig
 /// The response of an allowed request.
 pub(crate) struct Response {
     scrubber: Option<Scrubber>,
+    body: Option<Body>,
+    found: Found,
+}
+
+/// The body on its way.
+struct Body {
     stream: Stream,
     event_stream: bool,
-    /// A part of the body is on its way to the client already.
-    sent_on: bool,
-    found: Found,
+    /// What `content-length` says.
+    length: Option<usize>,
+    /// How much of it was scrubbed and left Envoy's buffer.
+    taken: usize,
+    /// The beginning waits in Envoy's buffer, not scrubbed yet.
+    waiting: bool,
 }
 
 #[derive(Default)]
@@ -56,7 +65,7 @@ pub(crate) enum WithheldError {
 impl Response {
     /// A response from which the values of `scrubber` are to be taken out; without one it passes as it is.
     pub(crate) fn new(scrubber: Option<Scrubber>) -> Response {
-        Response { scrubber, stream: Stream::default(), event_stream: false, sent_on: false, found: Found::default() }
+        Response { scrubber, body: None, found: Found::default() }
     }
 
     /// Scrubs the headers, or says why the whole response must be withheld.
@@ -74,7 +83,10 @@ impl Response {
         if lower("content-encoding").is_some_and(|encoding| !encoding.is_empty() && encoding != "identity") {
             return Err(WithheldError::Encoded);
         }
-        self.event_stream = content_type.starts_with("text/event-stream");
+        let event_stream = content_type.starts_with("text/event-stream");
+        let length = lower("content-length").and_then(|length| length.parse().ok());
+        self.body =
+            Some(Body { stream: scrubber.stream(event_stream), event_stream, length, taken: 0, waiting: false });
         self.found.headers =
             scrub_map(scrubber, MapType::HttpResponseHeaders, &headers).map_err(|_| WithheldError::Headers)?;
         for name in DIGESTS.iter().filter(|name| headers.has(name)) {
@@ -91,46 +103,57 @@ impl Response {
 
     /// Scrubs the next piece of the body.
     pub(crate) fn on_body(&mut self, end_of_stream: bool) -> Action {
-        let Some(scrubber) = &self.scrubber else { return Action::Continue };
+        let (Some(scrubber), Some(body)) = (&self.scrubber, &mut self.body) else { return Action::Continue };
         let Ok(chunk) = host::buffer(BufferType::HttpResponseBody, 0, usize::MAX) else {
             return self.abort("the response body could not be read");
         };
         let chunk = chunk.unwrap_or_default();
-        let mut scrubbed = Vec::new();
-        let push = self.stream.push(scrubber, &chunk, end_of_stream, &mut scrubbed);
-        self.found.body += push.redactions;
-        if let Some(length) = push.verbatim
-            && push.held > 0
-        {
-            scrubbed.extend_from_slice(chunk.get(..length).unwrap_or_default());
+        let seen = body.taken + chunk.len();
+        if body.length.is_some_and(|length| seen > length) {
+            return self.abort("the body is longer than its content-length");
         }
-        let may_wait = !end_of_stream && !self.event_stream && !self.sent_on && chunk.len() <= WAIT_IN_PROXY_BYTES;
-        if push.held > 0 && may_wait {
-            if push.redactions > 0 {
-                scrubbed.extend_from_slice(self.stream.held());
-                if host::replace_buffer(BufferType::HttpResponseBody, &scrubbed).is_err() {
-                    return self.abort("the response body could not be replaced");
-                }
-            }
+        let complete = end_of_stream || body.length == Some(seen);
+        let may_wait = !complete && !body.event_stream && body.length.is_none() && body.taken == 0;
+        let fits = !chunk.is_empty() && chunk.len() <= WAIT_IN_PROXY_BYTES;
+        body.waiting = may_wait && fits && body.stream.would_hold(scrubber, &chunk);
+        if body.waiting {
             // The next callback shows the whole body so far again.
-            self.stream = Stream::default();
             return Action::Pause;
         }
-        self.sent_on = true;
-        if !push.unchanged && host::replace_buffer(BufferType::HttpResponseBody, &scrubbed).is_err() {
-            return self.abort("the response body could not be replaced");
+        body.taken = seen;
+        let mut scrubbed = Vec::new();
+        let push = body.stream.push(scrubber, &chunk, complete, &mut scrubbed);
+        self.found.body += push.redactions;
+        let replaced = match push.verbatim {
+            Some(length) if length == chunk.len() => Ok(()),
+            Some(length) => host::replace_buffer(BufferType::HttpResponseBody, chunk.get(..length).unwrap_or_default()),
+            None => host::replace_buffer(BufferType::HttpResponseBody, &scrubbed),
+        };
+        match replaced {
+            Ok(()) => Action::Continue,
+            Err(_) => self.abort("the response body could not be replaced"),
         }
-        Action::Continue
     }
 
     /// Scrubs the trailers.
     pub(crate) fn on_trailers(&mut self) -> Action {
-        let Some(scrubber) = &self.scrubber else { return Action::Continue };
-        // An event that is not ended by an empty line is no event, so what an event stream holds back may go.
-        if !self.stream.held().is_empty() && !self.event_stream {
-            return self.abort("a long body ended in trailers while its end was held back");
+        let (Some(scrubber), Some(body)) = (&self.scrubber, &mut self.body) else { return Action::Continue };
+        if body.waiting {
+            let Ok(Some(whole)) = host::buffer(BufferType::HttpResponseBody, 0, usize::MAX) else {
+                return self.abort("the response body could not be read");
+            };
+            let mut scrubbed = Vec::new();
+            let push = body.stream.push(scrubber, &whole, true, &mut scrubbed);
+            self.found.body += push.redactions;
+            if push.verbatim.is_none() && host::replace_buffer(BufferType::HttpResponseBody, &scrubbed).is_err() {
+                return self.abort("the response body could not be replaced");
+            }
         }
-        self.stream.clear_held();
+        // An event that is not ended by an empty line is no event, so what an event stream holds back may go.
+        if body.stream.held() > 0 && !body.event_stream {
+            return self.abort("a long body without content-length ended in trailers while its end was held back");
+        }
+        body.stream.wipe();
         let Ok(trailers) = host::headers(MapType::HttpResponseTrailers) else {
             return self.abort("the trailers could not be read");
         };
@@ -159,7 +182,9 @@ impl Response {
     /// Ends the response where going on could let a secret out.
     fn abort(&mut self, cause: &str) -> Action {
         host::log(LogLevel::Error, &format!("keyward: response ended: {cause}"));
-        self.stream.clear_held();
+        if let Some(body) = &mut self.body {
+            body.stream.wipe();
+        }
         // When even that fails, the paused response is ended by Envoy's stream timeout.
         let _ = host::reset_response();
         Action::Pause

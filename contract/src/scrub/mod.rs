@@ -3,11 +3,12 @@
 //! A [`Scrubber`] is built for each request from the values that were used for it. [`Scrubber::scrub_value`] takes
 //! whole header values, a [`Stream`] takes a body piece by piece. What is found is replaced by text of the same length.
 //!
-//! Bounds: a stream holds back at most [`Scrubber::hold_max_bytes`], however long the response is, and holds back
-//! nothing unless the text at the end can be the beginning of a secret or of an escape. Each escape undoes four layers
+//! Bounds: a stream holds back at most [`Scrubber::hold_max_bytes`], however long the response is. How much it holds back
+//! depends on the length and on the line ends of the text and not on the secret. Each escape undoes four layers
 //! and is at most 128 bytes long; thirty-two ways to read one text are followed at once. Only secrets that
 //! themselves consist of backslashes make text of endless backslashes slow: more than a million steps for each piece pushed.
 
+mod barrier;
 mod compare;
 mod escapes;
 mod glance;
@@ -24,11 +25,16 @@ use std::cell::Cell;
 
 use crate::encodings::Forms;
 
+use self::barrier::Barriers;
 use self::escapes::{Text, UNIT_MAX_BYTES};
 use self::index::Index;
 use self::redact::{Filler, GROWTH_MAX_BYTES};
 use self::scan::scan;
 pub use self::stream::{Push, Stream};
+
+/// The most bytes of text, on average, for one byte of a form that is found where it is cut into pieces: a byte that is
+/// escaped as `&amp;amp;amp;#x41;` has 18.
+const ESCAPED_MAX_BYTES: usize = 24;
 
 /// Finds and overwrites the secrets of one request. Wiped on drop; it has no Debug output.
 pub struct Scrubber {
@@ -37,6 +43,7 @@ pub struct Scrubber {
     index: Option<Index>,
     filler: Filler,
     hold_max_bytes: usize,
+    has_line_breaks: bool,
     steps: Cell<u64>,
 }
 
@@ -50,8 +57,10 @@ impl Scrubber {
         Scrubber {
             index: (!forms.is_empty()).then(|| Index::of(&forms)),
             filler: Filler::for_forms(&forms),
-            // Each character as the longest escape, each followed by the longest fold, and a character at each side.
-            hold_max_bytes: (longest + 2) * 2 * UNIT_MAX_BYTES + GROWTH_MAX_BYTES,
+            // Rounded up, so that it does not tell how many characters of the secret need escapes.
+            hold_max_bytes: ((longest + 2) * ESCAPED_MAX_BYTES + 8 * UNIT_MAX_BYTES + GROWTH_MAX_BYTES)
+                .next_power_of_two(),
+            has_line_breaks: secrets.iter().any(|secret| secret.as_ref().iter().any(|byte| b"\r\n".contains(byte))),
             forms,
             steps: Cell::new(0),
         }
@@ -62,7 +71,7 @@ impl Scrubber {
         self.index.is_none()
     }
 
-    /// The most bytes that a stream ever holds back.
+    /// The most bytes that a stream ever holds back, and a form that is cut into pieces may be long.
     pub fn hold_max_bytes(&self) -> usize {
         self.hold_max_bytes
     }
@@ -87,9 +96,13 @@ impl Scrubber {
         Some((out, findings.ranges.len() as u64))
     }
 
-    /// A new stream; each response body needs its own.
-    pub fn stream(&self) -> Stream {
-        Stream::default()
+    /// A new stream; each response body needs its own. `events` says that it is of server-sent events.
+    pub fn stream(&self, events: bool) -> Stream {
+        Stream::new(match (events, self.has_line_breaks) {
+            (true, _) => Barriers::Events,
+            (false, false) => Barriers::Lines,
+            (false, true) => Barriers::None,
+        })
     }
 
     /// How many characters and escapes were compared so far: the work beyond the linear passes.

@@ -1,31 +1,37 @@
-//! Scrubs a body that arrives in pieces, holding back only what may still turn out to be a secret.
+//! Scrubs a body that arrives in pieces.
+//!
+//! What is held back must not tell anything about the secret: whoever chooses the text and sees where the output stops
+//! would otherwise guess it letter by letter. So the output stops only where the [`Barriers`] or the length say so, and
+//! whatever may still become a secret is somewhere in what is held back anyway.
 
 use zeroize::Zeroize;
 
 use super::Scrubber;
+use super::barrier::Barriers;
 use super::escapes::Text;
+use super::redact::Range;
 use super::scan::{ends_in_base64, scan};
 
 /// What remains to be known between two pieces of one body. Wiped on drop.
-#[derive(Default)]
 pub struct Stream {
-    held: Vec<u8>,
-    joined: Vec<u8>,
-    /// How many of the held bytes belong to a range of which the first part is already out.
+    barriers: Barriers,
+    /// What was not sent on yet.
+    kept: Vec<u8>,
+    /// How many of the kept bytes are scrubbed; the rest may still become part of a secret.
+    settled: usize,
+    /// How many of the bytes that are not settled belong to a range of which the first part is.
     covered: usize,
-    /// What was sent on last was a base64 character.
+    /// What was settled last was a base64 character.
     after_base64: bool,
 }
 
 /// What became of one piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Push {
-    /// How many secrets were overwritten, each counted in the piece where it goes out.
+    /// How many secrets were overwritten.
     pub redactions: u64,
     /// How many bytes are now held back: a suffix of all that was pushed.
     pub held: usize,
-    /// The output is the piece itself. Nothing was appended to `out`.
-    pub unchanged: bool,
     /// When set, the output is this many bytes from the start of the piece. Nothing was appended to `out`.
     pub verbatim: Option<usize>,
 }
@@ -33,90 +39,100 @@ pub struct Push {
 // === impl Stream ===
 
 impl Stream {
+    pub(super) fn new(barriers: Barriers) -> Stream {
+        Stream { barriers, kept: Vec::new(), settled: 0, covered: 0, after_base64: false }
+    }
+
     /// Takes the next piece; `end` says that it is the last. Appends to `out` what may be sent on, unless the returned
     /// [`Push::verbatim`] says that it is the start of the piece itself.
     pub fn push(&mut self, scrubber: &Scrubber, chunk: &[u8], end: bool, out: &mut Vec<u8>) -> Push {
-        let mut joined = std::mem::take(&mut self.joined);
-        let fresh = self.held.is_empty();
-        if !fresh {
-            joined.clear();
-            joined.extend_from_slice(&self.held);
-            joined.extend_from_slice(chunk);
-        }
-        let text = Text::new(if fresh { chunk } else { &joined }, end);
-        let push = self.advance(scrubber, &text, fresh, out);
-        self.joined = joined;
-        push
-    }
-
-    /// The bytes that are held back, as they came.
-    pub fn held(&self) -> &[u8] {
-        &self.held
-    }
-
-    /// Forgets the held bytes because the caller kept them and will pass them again at the start of the next piece.
-    pub fn clear_held(&mut self) {
-        self.held.zeroize();
-    }
-
-    fn advance(&mut self, scrubber: &Scrubber, text: &Text<'_>, fresh: bool, out: &mut Vec<u8>) -> Push {
         let Some(index) = &scrubber.index else {
-            return self.pass(text, text.len(), fresh, out);
+            return Push { redactions: 0, held: 0, verbatim: Some(chunk.len()) };
         };
-        let findings = scan(&scrubber.forms, index, text, self.after_base64, self.covered);
-        scrubber.count_steps(text);
-        let mut limit = findings.open.unwrap_or(text.len()).min(text.len());
-        if findings.ranges.is_empty() {
-            self.after_base64 = ends_in_base64(text, limit, self.after_base64);
-            self.covered = 0;
-            return self.pass(text, limit, fresh, out);
+        let fresh = self.kept.is_empty();
+        if !fresh {
+            self.kept.extend_from_slice(chunk);
         }
-        // A range goes out whole, unless ranges that touch each other have become longer than any one secret can be.
-        if let Some(range) = findings.ranges.iter().find(|range| range.start < limit && limit < range.end)
-            && text.len() - range.start <= scrubber.hold_max_bytes()
-            && !range.continued
-        {
-            limit = range.start;
-        }
-        let (mut redactions, mut sent) = (0, 0);
-        let mut covered = 0;
-        for range in &findings.ranges {
-            if range.start >= limit {
-                break;
-            }
-            out.extend_from_slice(text.bytes.get(sent..range.start).unwrap_or_default());
-            let mut range = *range;
-            covered = range.end.saturating_sub(limit);
-            range.end = range.end.min(limit);
-            scrubber.filler.fill(text, &range, out);
-            sent = range.end;
+        let whole = if fresh { chunk } else { self.kept.as_slice() };
+        let sent = if end { whole.len() } else { self.barriers.released(whole, scrubber.hold_max_bytes) };
+        let text = Text::new(whole.get(self.settled..).unwrap_or_default(), end);
+        let findings = scan(&scrubber.forms, index, &text, self.after_base64, self.covered);
+        scrubber.count_steps(&text);
+        let limit = settle(&findings.ranges, findings.open, &text, sent.saturating_sub(self.settled));
+        self.after_base64 = ends_in_base64(&text, limit, self.after_base64);
+        self.covered = 0;
+        let mut redactions = 0;
+        let mut patches = Vec::new();
+        for range in findings.ranges.iter().take_while(|range| range.start < limit) {
+            let range = Range { end: range.end.min(limit), ..*range };
+            let mut patch = Vec::with_capacity(range.end - range.start);
+            scrubber.filler.fill(&text, &range, &mut patch);
+            patches.push((self.settled + range.start, patch));
             redactions += u64::from(!range.continued);
         }
-        out.extend_from_slice(text.bytes.get(sent..limit).unwrap_or_default());
-        self.after_base64 = ends_in_base64(text, limit, self.after_base64);
-        self.covered = covered;
-        self.hold(text, limit);
-        Push { redactions, held: self.held.len(), unchanged: false, verbatim: None }
-    }
-
-    fn pass(&mut self, text: &Text<'_>, limit: usize, fresh: bool, out: &mut Vec<u8>) -> Push {
-        if !fresh {
-            out.extend_from_slice(text.bytes.get(..limit).unwrap_or_default());
+        if let Some(range) = findings.ranges.iter().find(|range| range.start < limit && limit < range.end) {
+            self.covered = range.end - limit;
         }
-        self.hold(text, limit);
-        let unchanged = fresh && limit == text.len();
-        Push { redactions: 0, held: self.held.len(), unchanged, verbatim: fresh.then_some(limit) }
+        self.settled += limit;
+        if fresh {
+            if patches.is_empty() {
+                self.kept.extend_from_slice(chunk.get(sent..).unwrap_or_default());
+                self.settled -= sent;
+                return Push { redactions, held: self.kept.len(), verbatim: Some(sent) };
+            }
+            self.kept.extend_from_slice(chunk);
+        }
+        for (start, patch) in patches {
+            if let Some(place) = self.kept.get_mut(start..start + patch.len()) {
+                place.copy_from_slice(&patch);
+            }
+        }
+        out.extend_from_slice(self.kept.get(..sent).unwrap_or_default());
+        self.forget(sent);
+        Push { redactions, held: self.kept.len(), verbatim: None }
     }
 
-    fn hold(&mut self, text: &Text<'_>, limit: usize) {
-        self.held.clear();
-        self.held.extend_from_slice(text.bytes.get(limit..).unwrap_or_default());
+    /// Whether nothing of a body that begins with these bytes would be sent on before more of it is here.
+    pub fn would_hold(&self, scrubber: &Scrubber, beginning: &[u8]) -> bool {
+        !scrubber.is_empty() && self.barriers.released(beginning, scrubber.hold_max_bytes) == 0
     }
+
+    /// How many bytes are held back.
+    pub fn held(&self) -> usize {
+        self.kept.len()
+    }
+
+    /// Drops and wipes what is held back.
+    pub fn wipe(&mut self) {
+        self.kept.zeroize();
+        self.settled = 0;
+    }
+
+    /// Removes the first bytes of what was kept.
+    fn forget(&mut self, sent: usize) {
+        let sent = sent.min(self.kept.len());
+        let left = self.kept.len() - sent;
+        self.kept.copy_within(sent.., 0);
+        if let Some(gone) = self.kept.get_mut(left..) {
+            gone.zeroize();
+        }
+        self.kept.truncate(left);
+        self.settled = self.settled.saturating_sub(sent);
+    }
+}
+
+/// How much of the text is scrubbed for good. At least `sent` bytes are: they go out whatever follows.
+fn settle(ranges: &[Range], open: Option<usize>, text: &Text<'_>, sent: usize) -> usize {
+    let mut limit = open.unwrap_or(text.len()).min(text.len());
+    // A range is overwritten whole, unless its start goes out now.
+    if let Some(range) = ranges.iter().find(|range| range.start < limit && limit < range.end && !range.continued) {
+        limit = range.start;
+    }
+    limit.max(sent)
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        self.held.zeroize();
-        self.joined.zeroize();
+        self.kept.zeroize();
     }
 }
