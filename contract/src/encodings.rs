@@ -52,7 +52,7 @@ impl SharedBits {
 }
 
 /// The value of a character of either base64 alphabet, 0 to 63.
-pub fn base64_value(character: u8) -> Option<u8> {
+pub const fn base64_value(character: u8) -> Option<u8> {
     match character {
         b'A'..=b'Z' => Some(character - b'A'),
         b'a'..=b'z' => Some(character - b'a' + 26),
@@ -61,6 +61,12 @@ pub fn base64_value(character: u8) -> Option<u8> {
         b'/' | b'_' => Some(63),
         _ => None,
     }
+}
+
+/// The character of a value from 0 to 63.
+pub(crate) fn base64_character(sextet: u8, url_safe: bool) -> u8 {
+    let alphabet = if url_safe { URL_SAFE } else { STANDARD };
+    alphabet.get(usize::from(sextet)).copied().unwrap_or_default()
 }
 
 // === impl Forms ===
@@ -201,7 +207,8 @@ impl Form {
     }
 }
 
-fn sextet(bytes: &[u8], bit: usize) -> u8 {
+/// Six bits, the first of which is this one; zeros follow the last byte.
+pub(crate) fn sextet(bytes: &[u8], bit: usize) -> u8 {
     let pair = |at: usize| u16::from(bytes.get(at).copied().unwrap_or_default());
     let both = (pair(bit / 8) << 8) | pair(bit / 8 + 1);
     ((both >> (10 - bit % 8)) & 0x3f) as u8

@@ -4,7 +4,7 @@ mod forms;
 
 use std::collections::BTreeMap;
 
-use forms::{ALNUM, Random, forms, reveals, secrets};
+use forms::{ALNUM, Random, blobs, forms, reveals, secrets};
 use keyward_contract::scrub::Scrubber;
 
 const SECRET_ROUNDS: usize = 12;
@@ -50,22 +50,23 @@ fn count(scrubber: &Scrubber, text: &[u8], size: usize, events: bool) -> (u64, V
 #[test]
 fn all_forms_in_all_carriers_are_found() {
     let random = &mut Random(20_260_728);
-    let (mut by_form, mut missed) = (BTreeMap::<&str, (usize, usize)>::new(), Vec::new());
+    let (mut by_form, mut missed) = (BTreeMap::<String, (usize, usize)>::new(), Vec::new());
     for _ in 0..SECRET_ROUNDS {
         for (_, secret) in secrets(random) {
             let scrubber = Scrubber::new(&[secret.as_bytes()]);
-            for (name, form) in forms(&secret, random) {
+            let plain = forms(&secret, random).into_iter().map(|(name, form)| (name.to_owned(), form));
+            for (name, form) in plain.chain(blobs(&secret, random)).collect::<Vec<_>>() {
                 for (carrier, text) in carriers(&form) {
                     // Five layers of escapes, one more than are undone; or escapes of more than 128 bytes.
                     if carrier == "MCP result with JSON text"
-                        && matches!(name, "json three times" | "json twice escaped")
+                        && matches!(name.as_str(), "json three times" | "json twice escaped")
                     {
                         continue;
                     }
                     let (found, out) =
                         count(&scrubber, text.as_bytes(), 1 + random.below(200), carrier == "event stream");
                     let clean = random.below(8) > 0 || reveals(&out, &secret).is_none();
-                    let tally = by_form.entry(name).or_default();
+                    let tally = by_form.entry(name.clone()).or_default();
                     tally.1 += 1;
                     if found > 0 && clean && out.len() == text.len() {
                         tally.0 += 1;
@@ -101,7 +102,8 @@ fn near_misses_are_left_alone() {
                 _ => b'q',
             };
             let near = String::from_utf8(near).unwrap();
-            for (name, form) in forms(&near, random) {
+            let plain = forms(&near, random).into_iter().map(|(name, form)| (name.to_owned(), form));
+            for (name, form) in plain.chain(blobs(&near, random)).collect::<Vec<_>>() {
                 for (carrier, text) in carriers(&form) {
                     tried += 1;
                     let (found, out) =

@@ -2,7 +2,7 @@
 
 mod forms;
 
-use forms::{ALNUM, Random, forms, reveals, secrets};
+use forms::{ALNUM, Random, blobs, forms, reveals, secrets};
 use keyward_contract::scrub::Scrubber;
 use proptest::prelude::*;
 
@@ -73,12 +73,15 @@ fn check_form(name: &str, form: &str, secret: &str, random: &mut Random, every_s
     assert_eq!(value, Some((whole.clone(), count)), "value: {}", case());
     let same = |cuts: &[usize]| {
         let (split, split_count, held) = stream(&scrubber, text.as_bytes(), cuts);
-        assert_eq!(
-            (String::from_utf8_lossy(&split).as_ref(), split_count),
-            (shown.as_str(), count),
-            "cut at {cuts:?}: {}",
-            case()
-        );
+        let split = String::from_utf8_lossy(&split);
+        // Base64 that is cut before it is long enough to be decoded is overwritten as it is.
+        if split != shown || split_count != count {
+            let case = || format!("{split:?} cut at {cuts:?}: {}", case());
+            assert!(name.contains("base64"), "{}", case());
+            assert!(split_count >= 1 && split.len() == text.len(), "{}", case());
+            assert!(split.starts_with(&before) && split.ends_with(&after), "{}", case());
+            assert_eq!(reveals(split.as_bytes(), secret), None, "{}", case());
+        }
         assert!(held <= scrubber.hold_max_bytes());
     };
     if every_split {
@@ -101,13 +104,17 @@ fn check_all_forms(seed: u64) {
         for (name, form) in forms(&secret, random) {
             check_form(name, &form, &secret, random, true);
         }
+        for (name, blob) in blobs(&secret, random) {
+            check_form(&name, &blob, &secret, random, false);
+        }
     }
 }
 
 /// Seeds that once failed; `SCRUB_SEEDS=1,2,3` tries others.
 #[test]
 fn known_cases_are_found_at_every_split() {
-    let seeds = std::env::var("SCRUB_SEEDS").unwrap_or_else(|_| "11254485837148995647,23,41".to_owned());
+    let seeds =
+        std::env::var("SCRUB_SEEDS").unwrap_or_else(|_| "11254485837148995647,13959308024096753539,41".to_owned());
     seeds.split(',').filter_map(|seed| seed.parse().ok()).for_each(check_all_forms);
 }
 
@@ -183,7 +190,7 @@ fn the_forms_themselves_reveal_the_secret() {
     let random = &mut Random(7);
     for (_, secret) in secrets(random) {
         for (name, form) in forms(&secret, random) {
-            // The oracle decodes base64 but not what is escaped within it, nor `+` for a space.
+            // The oracle does not read `+` as a space, nor base64 at any alignment in base64.
             if !matches!(name, "base64 of percent" | "base64 of json" | "percent form") {
                 assert!(reveals(form.as_bytes(), &secret).is_some(), "{name} of {secret:?}: {form:?}");
             }

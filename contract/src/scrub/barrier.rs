@@ -3,6 +3,9 @@
 /// The fewest characters of encoded text on a line that may go on in the next one, where other text stands before them.
 const WRAPPED_MIN_BYTES: usize = 16;
 
+/// How many bytes are looked at together.
+const BLOCK_BYTES: usize = 64;
+
 /// Places that no form of any secret goes across.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Barriers {
@@ -17,20 +20,31 @@ pub(super) enum Barriers {
 // === impl Barriers ===
 
 impl Barriers {
-    /// How many bytes at the start of this text may go: all up to the last barrier, and all but the last `hold_max`.
-    pub(super) fn released(self, text: &[u8], hold_max: usize) -> usize {
+    /// How many bytes at the start of this text may go: all up to the last barrier, and all but the last `hold_max`. The
+    /// first `known` bytes have no barrier.
+    pub(super) fn released(self, text: &[u8], known: usize, hold_max: usize) -> usize {
         let oldest = text.len().saturating_sub(hold_max);
-        let rest = text.get(oldest..).unwrap_or_default();
-        let breaks = rest.iter().enumerate().rev().filter(|(_, byte)| matches!(byte, b'\n' | b'\r'));
-        let barrier = match self {
-            Barriers::None => None,
-            _ => breaks.map(|(at, _)| oldest + at).find(|at| self.stands_at(text, *at)),
-        };
-        barrier.map_or(oldest, |at| at + 1)
+        let first = known.max(oldest).min(text.len());
+        let fresh = text.get(first..).unwrap_or_default();
+        let mut end = text.len();
+        for block in fresh.rchunks(BLOCK_BYTES) {
+            let start = end - block.len();
+            // Written so that it compiles to vector instructions.
+            if block.iter().fold(0, |any, byte| any | u8::from(is_break(*byte))) != 0
+                && let Some(barrier) = (start..end).rev().find(|at| self.stands_at(text, *at))
+            {
+                return barrier + 1;
+            }
+            end = start;
+        }
+        oldest
     }
 
-    /// Whether the line break that ends at `at` is one.
+    /// Whether there is a line break at `at` that is one.
     fn stands_at(self, text: &[u8], at: usize) -> bool {
+        if !text.get(at).is_some_and(|byte| is_break(*byte)) {
+            return false;
+        }
         let mut line = text.get(..at).unwrap_or_default();
         if text.get(at) == Some(&b'\n') {
             line = line.strip_suffix(b"\r").unwrap_or(line);
@@ -50,7 +64,7 @@ impl Barriers {
 }
 
 fn is_break(byte: u8) -> bool {
-    matches!(byte, b'\n' | b'\r')
+    (byte == b'\n') | (byte == b'\r')
 }
 
 /// Whether base64, hexadecimal or quoted-printable text, escaped or not, may consist of it.
@@ -63,7 +77,7 @@ mod tests {
     use super::*;
 
     fn released(barriers: Barriers, text: &str) -> &str {
-        &text[..barriers.released(text.as_bytes(), 1000)]
+        &text[..barriers.released(text.as_bytes(), 0, 1000)]
     }
 
     #[test]
@@ -104,9 +118,9 @@ mod tests {
     #[test]
     fn what_is_older_than_the_longest_form_goes() {
         for barriers in [Barriers::Events, Barriers::Lines, Barriers::None] {
-            assert_eq!(barriers.released(&[b'a'; 1200], 1000), 200);
-            assert_eq!(barriers.released(&[b'a'; 1000], 1000), 0);
+            assert_eq!(barriers.released(&[b'a'; 1200], 0, 1000), 200);
+            assert_eq!(barriers.released(&[b'a'; 1000], 700, 1000), 0);
         }
-        assert_eq!(Barriers::None.released(b"a.\n\n", 1000), 0);
+        assert_eq!(Barriers::None.released(b"a.\n\n", 0, 1000), 0);
     }
 }

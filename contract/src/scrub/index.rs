@@ -24,6 +24,8 @@ pub(super) struct Index {
     roles: Box<[u8; 256]>,
     /// Base64 values that can stand before a form that shares bits with them.
     pub(super) shared: u64,
+    /// The length of the shortest form.
+    pub(super) shortest: usize,
 }
 
 // === impl Index ===
@@ -40,6 +42,7 @@ impl Index {
             next_pair: vec![NONE; forms.len() * window],
             roles: Box::new([0; 256]),
             shared: 0,
+            shortest: forms.iter().map(|(_, bytes)| bytes.len()).min().unwrap_or(0),
         };
         for (number, (form, bytes)) in forms.iter().enumerate() {
             let bytes = bytes.get(..window).unwrap_or(bytes);

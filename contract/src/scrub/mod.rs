@@ -9,8 +9,10 @@
 //! themselves consist of backslashes make text of endless backslashes slow: more than a million steps for each piece pushed.
 
 mod barrier;
+mod blob;
 mod compare;
 mod escapes;
+mod found;
 mod glance;
 mod index;
 mod matcher;
@@ -27,9 +29,9 @@ use crate::encodings::Forms;
 
 use self::barrier::Barriers;
 use self::escapes::{Text, UNIT_MAX_BYTES};
+use self::found::{Before, Found, apply};
 use self::index::Index;
 use self::redact::{Filler, GROWTH_MAX_BYTES};
-use self::scan::scan;
 pub use self::stream::{Push, Stream};
 
 /// The most bytes of text, on average, for one byte of a form that is found where it is cut into pieces: a byte that is
@@ -80,20 +82,14 @@ impl Scrubber {
     /// None when it holds no secret; that takes no allocation.
     pub fn scrub_value(&self, value: &[u8]) -> Option<(Vec<u8>, u64)> {
         let text = Text::new(value, true);
-        let findings = scan(&self.forms, self.index.as_ref()?, &text, false, 0);
-        self.count_steps(&text);
-        if findings.ranges.is_empty() {
+        let found = Found::of(self, self.index.as_ref()?, &text, Before::default());
+        let (patches, redactions) = found.patches(self, &text, value.len());
+        if patches.is_empty() {
             return None;
         }
-        let mut out = Vec::with_capacity(value.len());
-        let mut sent = 0;
-        for range in &findings.ranges {
-            out.extend_from_slice(value.get(sent..range.start).unwrap_or_default());
-            self.filler.fill(&text, range, &mut out);
-            sent = range.end;
-        }
-        out.extend_from_slice(value.get(sent..).unwrap_or_default());
-        Some((out, findings.ranges.len() as u64))
+        let mut clean = value.to_vec();
+        apply(&patches, 0, &mut clean);
+        Some((clean, redactions))
     }
 
     /// A new stream; each response body needs its own. `events` says that it is of server-sent events.

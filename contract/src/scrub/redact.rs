@@ -83,7 +83,7 @@ impl Filler {
 }
 
 /// One escaped base64 character: an escape by number becomes that of `A`, `\/` stays.
-fn fill_escape(escape: &[u8], word: &mut impl Iterator<Item = u8>, out: &mut Vec<u8>) {
+pub(super) fn fill_escape(escape: &[u8], word: &mut impl Iterator<Item = u8>, out: &mut Vec<u8>) {
     match escape {
         [.., b'\\', b'/'] => out.extend_from_slice(escape),
         [head @ .., high, low] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {

@@ -9,8 +9,7 @@ use zeroize::Zeroize;
 use super::Scrubber;
 use super::barrier::Barriers;
 use super::escapes::Text;
-use super::redact::Range;
-use super::scan::{ends_in_base64, scan};
+use super::found::{Before, Found, apply};
 
 /// What remains to be known between two pieces of one body. Wiped on drop.
 pub struct Stream {
@@ -19,10 +18,8 @@ pub struct Stream {
     kept: Vec<u8>,
     /// How many of the kept bytes are scrubbed; the rest may still become part of a secret.
     settled: usize,
-    /// How many of the bytes that are not settled belong to a range of which the first part is.
-    covered: usize,
-    /// What was settled last was a base64 character.
-    after_base64: bool,
+    /// What is known of the bytes before those that are not settled.
+    before: Before,
 }
 
 /// What became of one piece.
@@ -40,7 +37,7 @@ pub struct Push {
 
 impl Stream {
     pub(super) fn new(barriers: Barriers) -> Stream {
-        Stream { barriers, kept: Vec::new(), settled: 0, covered: 0, after_base64: false }
+        Stream { barriers, kept: Vec::new(), settled: 0, before: Before::default() }
     }
 
     /// Takes the next piece; `end` says that it is the last. Appends to `out` what may be sent on, unless the returned
@@ -49,30 +46,19 @@ impl Stream {
         let Some(index) = &scrubber.index else {
             return Push { redactions: 0, held: 0, verbatim: Some(chunk.len()) };
         };
-        let fresh = self.kept.is_empty();
+        let known = self.kept.len();
+        let fresh = known == 0;
         if !fresh {
             self.kept.extend_from_slice(chunk);
         }
         let whole = if fresh { chunk } else { self.kept.as_slice() };
-        let sent = if end { whole.len() } else { self.barriers.released(whole, scrubber.hold_max_bytes) };
+        let sent = if end { whole.len() } else { self.barriers.released(whole, known, scrubber.hold_max_bytes) };
         let text = Text::new(whole.get(self.settled..).unwrap_or_default(), end);
-        let findings = scan(&scrubber.forms, index, &text, self.after_base64, self.covered);
-        scrubber.count_steps(&text);
-        let limit = settle(&findings.ranges, findings.open, &text, sent.saturating_sub(self.settled));
-        self.after_base64 = ends_in_base64(&text, limit, self.after_base64);
-        self.covered = 0;
-        let mut redactions = 0;
-        let mut patches = Vec::new();
-        for range in findings.ranges.iter().take_while(|range| range.start < limit) {
-            let range = Range { end: range.end.min(limit), ..*range };
-            let mut patch = Vec::with_capacity(range.end - range.start);
-            scrubber.filler.fill(&text, &range, &mut patch);
-            patches.push((self.settled + range.start, patch));
-            redactions += u64::from(!range.continued);
-        }
-        if let Some(range) = findings.ranges.iter().find(|range| range.start < limit && limit < range.end) {
-            self.covered = range.end - limit;
-        }
+        let found = Found::of(scrubber, index, &text, self.before);
+        let limit = found.settled(&text, sent.saturating_sub(self.settled));
+        let (patches, redactions) = found.patches(scrubber, &text, limit);
+        self.before = found.before(&text, limit, self.before);
+        let unsettled = self.settled;
         self.settled += limit;
         if fresh {
             if patches.is_empty() {
@@ -82,11 +68,7 @@ impl Stream {
             }
             self.kept.extend_from_slice(chunk);
         }
-        for (start, patch) in patches {
-            if let Some(place) = self.kept.get_mut(start..start + patch.len()) {
-                place.copy_from_slice(&patch);
-            }
-        }
+        apply(&patches, unsettled, &mut self.kept);
         out.extend_from_slice(self.kept.get(..sent).unwrap_or_default());
         self.forget(sent);
         Push { redactions, held: self.kept.len(), verbatim: None }
@@ -94,7 +76,7 @@ impl Stream {
 
     /// Whether nothing of a body that begins with these bytes would be sent on before more of it is here.
     pub fn would_hold(&self, scrubber: &Scrubber, beginning: &[u8]) -> bool {
-        !scrubber.is_empty() && self.barriers.released(beginning, scrubber.hold_max_bytes) == 0
+        !scrubber.is_empty() && self.barriers.released(beginning, 0, scrubber.hold_max_bytes) == 0
     }
 
     /// How many bytes are held back.
@@ -119,16 +101,6 @@ impl Stream {
         self.kept.truncate(left);
         self.settled = self.settled.saturating_sub(sent);
     }
-}
-
-/// How much of the text is scrubbed for good. At least `sent` bytes are: they go out whatever follows.
-fn settle(ranges: &[Range], open: Option<usize>, text: &Text<'_>, sent: usize) -> usize {
-    let mut limit = open.unwrap_or(text.len()).min(text.len());
-    // A range is overwritten whole, unless its start goes out now.
-    if let Some(range) = ranges.iter().find(|range| range.start < limit && limit < range.end && !range.continued) {
-        limit = range.start;
-    }
-    limit.max(sent)
 }
 
 impl Drop for Stream {

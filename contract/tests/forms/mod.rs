@@ -214,6 +214,28 @@ pub(crate) fn forms(secret: &str, random: &mut Random) -> Vec<(&'static str, Str
     ]
 }
 
+/// The secret in a blob of base64, in every form within it.
+pub(crate) fn blobs(secret: &str, random: &mut Random) -> Vec<(String, String)> {
+    let document = |form: &str, random: &mut Random| {
+        let before = random.text("abc XYZ{}:,.<>\n", 30);
+        format!("{before}\nkey: {form}\n# end of the document\n")
+    };
+    let inner = forms(secret, random);
+    let blobs = inner.into_iter().map(|(name, form)| {
+        let blob = STANDARD.encode(document(&form, random));
+        let blob = match random.below(6) {
+            0 => blob.replace('+', "-").replace('/', "_"),
+            1 => blob.replace('/', "\\/"),
+            2 => wrap(&blob, 64, "\\n"),
+            3 => wrap(&blob, 76, "\\r\\n"),
+            4 => blob.trim_end_matches('=').to_owned(),
+            _ => blob,
+        };
+        (format!("base64 over {name}"), blob)
+    });
+    blobs.collect()
+}
+
 fn canonical_percent(text: &[u8]) -> String {
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~".contains(byte);
     text.iter().map(|byte| if plain(byte) { char::from(*byte).to_string() } else { format!("%{byte:02X}") }).collect()
@@ -252,6 +274,8 @@ pub(crate) fn reveals(text: &[u8], secret: &str) -> Option<&'static str> {
             return Some("base64");
         }
         if depth < 3 {
+            let blobs = runs(&view, in_alphabet).filter(|run| run.len() >= 16).map(read_base64);
+            views.extend(blobs.map(|blob| (depth + 1, blob)).collect::<Vec<_>>());
             views.extend(
                 decoders.iter().map(|decode| decode(&view)).filter(|next| *next != view).map(|v| (depth + 1, v)),
             );

@@ -1,0 +1,94 @@
+//! All that was found in one text, in plain sight and inside base64, and what to overwrite it with.
+
+use super::Scrubber;
+use super::blob::{Blobs, look_into};
+use super::escapes::Text;
+use super::index::Index;
+use super::redact::Range;
+use super::scan::{Findings, ends_in_base64, scan};
+
+/// What is known of the text before this one.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Before {
+    /// How many bytes at the start belong to a range of which the first part is scrubbed.
+    pub(super) covered: usize,
+    /// It ended in a base64 character.
+    pub(super) base64: bool,
+    /// It ended within a run of base64, of which the next character stands here in its group of four.
+    pub(super) phase: Option<u8>,
+}
+
+/// What a text hides.
+pub(super) struct Found {
+    findings: Findings,
+    blobs: Blobs,
+}
+
+/// New bytes for a place.
+pub(super) type Patch = (usize, Vec<u8>);
+
+// === impl Found ===
+
+impl Found {
+    pub(super) fn of(scrubber: &Scrubber, index: &Index, text: &Text<'_>, before: Before) -> Found {
+        let blobs = look_into(&scrubber.forms, index, &scrubber.filler, text, before.phase);
+        let mut findings = scan(&scrubber.forms, index, text, before.base64, before.covered);
+        scrubber.count_steps(text);
+        // What was found by decoding is overwritten bit by bit, so that the rest of the blob stays what it is.
+        let inside = |range: &Range| blobs.spans.iter().any(|(start, end)| *start <= range.start && range.end <= *end);
+        findings.ranges.retain(|range| !(range.base64 && inside(range)));
+        Found { findings, blobs }
+    }
+
+    /// How much of the text is scrubbed for good. At least `sent` bytes are: they go out whatever follows.
+    pub(super) fn settled(&self, text: &Text<'_>, sent: usize) -> usize {
+        let open = [self.findings.open, self.blobs.open].into_iter().flatten().min();
+        let mut limit = open.unwrap_or(text.len()).min(text.len());
+        // A range is overwritten whole, unless its start goes out now.
+        if let Some(range) = self.cut_at(limit).filter(|range| !range.continued) {
+            limit = range.start;
+        }
+        limit.max(sent)
+    }
+
+    /// What to know when the text goes on after `limit`.
+    pub(super) fn before(&self, text: &Text<'_>, limit: usize, before: Before) -> Before {
+        Before {
+            covered: self.cut_at(limit).map_or(0, |range| range.end - limit),
+            base64: ends_in_base64(text, limit, before.base64),
+            phase: self.blobs.phase_at(limit),
+        }
+    }
+
+    /// What to overwrite before `limit`, and how many secrets that are.
+    pub(super) fn patches(&self, scrubber: &Scrubber, text: &Text<'_>, limit: usize) -> (Vec<Patch>, u64) {
+        let (mut patches, mut redactions) = (Vec::new(), 0);
+        let ranges = self.findings.ranges.iter().take_while(|range| range.start < limit);
+        for range in ranges.clone() {
+            let range = Range { end: range.end.min(limit), ..*range };
+            let mut fill = Vec::with_capacity(range.end - range.start);
+            scrubber.filler.fill(text, &range, &mut fill);
+            patches.push((range.start, fill));
+            redactions += u64::from(!range.continued);
+        }
+        for (start, end) in &self.blobs.spans {
+            let counted = ranges.clone().any(|range| range.start < *end && *start < range.end);
+            redactions += u64::from(!counted);
+        }
+        patches.extend(self.blobs.patches.iter().cloned());
+        (patches, redactions)
+    }
+
+    fn cut_at(&self, limit: usize) -> Option<&Range> {
+        self.findings.ranges.iter().find(|range| range.start < limit && limit < range.end)
+    }
+}
+
+/// Overwrites each place, counted from `offset`.
+pub(super) fn apply(patches: &[Patch], offset: usize, bytes: &mut [u8]) {
+    for (start, fill) in patches {
+        if let Some(place) = bytes.get_mut(offset + start..offset + start + fill.len()) {
+            place.copy_from_slice(fill);
+        }
+    }
+}
