@@ -1,4 +1,4 @@
-//! Every fixed form in which a secret can hide: as is, reversed, hexadecimal, and base64 at each alignment.
+//! Every fixed form in which a secret can hide: as is, reversed, hexadecimal, lists of bytes, and base64 at each alignment.
 //!
 //! Escapes (percent, JSON, HTML, quoted-printable, folded lines) are not listed here one by one: any character of any of
 //! these forms may be escaped on its own and in layers, so [`crate::scrub`] reads them while it compares.
@@ -75,11 +75,11 @@ impl Forms {
     /// All forms of these secrets.
     pub fn of(secrets: &[impl AsRef<[u8]>]) -> Forms {
         let total: usize = secrets.iter().map(|secret| secret.as_ref().len()).sum();
-        // Nothing is copied by growth: 14 times the secrets holds the plain forms, 60 times all of a fully escaped one.
+        // Nothing is copied by growth: 33 times the secrets holds the plain forms, 79 times all of a fully escaped one.
         let escaped = secrets.iter().any(|secret| secret.as_ref().iter().any(|byte| !is_unreserved(*byte)));
-        let capacity = total * if escaped { 64 } else { 16 } + 64;
+        let capacity = total * if escaped { 84 } else { 36 } + 64;
         let mut forms =
-            Forms { bytes: Zeroizing::new(Vec::with_capacity(capacity)), list: Vec::with_capacity(secrets.len() * 12) };
+            Forms { bytes: Zeroizing::new(Vec::with_capacity(capacity)), list: Vec::with_capacity(secrets.len() * 20) };
         for secret in secrets {
             forms.add_secret(secret.as_ref());
         }
@@ -134,6 +134,13 @@ impl Forms {
             self.bytes.extend_from_slice(&hex(*byte, HEX_LOWER));
         }
         self.close(start, Form { wraps: true, ..Form::folded() });
+        // As dumps and prints of byte strings show them.
+        for separator in [" ", ":", "-"] {
+            self.add_list(secret, separator, |byte, out| out.extend_from_slice(&hex(byte, HEX_LOWER)));
+        }
+        for separator in [",", ", "] {
+            self.add_list(secret, separator, decimal);
+        }
         self.add_base64(secret);
         if secret.iter().any(|byte| !is_unreserved(*byte)) {
             let mut escaped = Zeroizing::new(Vec::with_capacity(secret.len() * 6));
@@ -150,6 +157,18 @@ impl Forms {
     fn add_folded(&mut self, secret: impl Iterator<Item = u8>) {
         let start = self.bytes.len();
         self.bytes.extend(secret.map(|byte| byte.to_ascii_lowercase()));
+        self.close(start, Form::folded());
+    }
+
+    /// Each byte on its own, with this between them.
+    fn add_list(&mut self, secret: &[u8], separator: &str, write: impl Fn(u8, &mut Vec<u8>)) {
+        let start = self.bytes.len();
+        for (number, byte) in secret.iter().enumerate() {
+            if number > 0 {
+                self.bytes.extend_from_slice(separator.as_bytes());
+            }
+            write(*byte, &mut self.bytes);
+        }
         self.close(start, Form::folded());
     }
 
@@ -217,6 +236,14 @@ pub(crate) fn sextet(bytes: &[u8], bit: usize) -> u8 {
 fn hex(byte: u8, digits: &[u8; 16]) -> [u8; 2] {
     let digit = |nibble: u8| digits.get(usize::from(nibble)).copied().unwrap_or_default();
     [digit(byte >> 4), digit(byte & 15)]
+}
+
+fn decimal(byte: u8, out: &mut Vec<u8>) {
+    for (power, least) in [(100, 100), (10, 10), (1, 0)] {
+        if byte >= least {
+            out.push(b'0' + byte / power % 10);
+        }
+    }
 }
 
 /// RFC 3986 section 2.3.
@@ -304,6 +331,6 @@ mod tests {
     #[test]
     fn too_short_secrets_are_ignored() {
         assert!(Forms::of(&[b"abc"]).is_empty());
-        assert_eq!(Forms::of(&[b"abcdefgh"]).len(), 6);
+        assert_eq!(Forms::of(&[b"abcdefgh"]).len(), 11);
     }
 }

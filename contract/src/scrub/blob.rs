@@ -1,19 +1,24 @@
 //! Finds secrets inside base64: the blob of an embedded resource, a Kubernetes secret, a data URL.
 //!
 //! [`crate::encodings::Forms`] lists the base64 of a secret and of its plainest escapes. What else may be encoded (other
-//! escapes, other forms, base64 again) is found by decoding each run of base64 once and looking into the result.
+//! escapes, other forms, base64 again) is found by decoding each run of base64 and looking into the result.
 
-use crate::encodings::{Forms, base64_character, base64_value, sextet};
+use crate::encodings::{base64_character, base64_value, sextet};
 
+use super::Scrubber;
 use super::escapes::{Text, is_special};
+use super::found::{Found, apply};
 use super::index::Index;
-use super::redact::{Filler, Range, fill_escape};
-use super::scan::scan;
+use super::redact::fill_escape;
 
+/// How many layers of base64 are decoded.
+const DEPTH_MAX: usize = 2;
 /// The shortest run that is decoded, in characters, of which that many stand side by side.
 const RUN_MIN_BYTES: usize = 3 * WORD_BYTES - 1;
 const BLOCK_BYTES: usize = 16;
 const WORD_BYTES: usize = 8;
+/// From this length on a line of base64 may go on after a space, as it does where a header was unfolded.
+const LINE_MIN_BYTES: usize = 56;
 /// How many escapes and folded lines one run may have; what follows is another run.
 const SEGMENTS_MAX: usize = 4096;
 
@@ -71,40 +76,53 @@ struct Bits {
     skip: usize,
 }
 
-/// Looks into each run. `phase` is set when the text starts within one.
-pub(super) fn look_into(forms: &Forms, index: &Index, filler: &Filler, text: &Text<'_>, phase: Option<u8>) -> Blobs {
+/// Where the first character of a run is taken to stand in its group of four.
+#[derive(Clone, Copy)]
+pub(super) enum Start {
+    /// First: what stands before it is no base64.
+    Whole,
+    /// Anywhere: each place is tried.
+    Anywhere,
+    /// The text starts within a run, here in a group.
+    Within(u8),
+}
+
+/// Looks into each run, and at most [`DEPTH_MAX`] layers deep into what it holds.
+pub(super) fn look_into(scrubber: &Scrubber, index: &Index, text: &Text<'_>, start: Start, depth: usize) -> Blobs {
     let mut blobs = Blobs::default();
+    if depth == DEPTH_MAX {
+        return blobs;
+    }
     let shortest = (index.shortest * 8).div_ceil(6).max(RUN_MIN_BYTES);
-    let following = |from: usize| next_run(text, from, shortest).map(|start| (start, 0));
-    let mut next = phase.map(|phase| (0, usize::from(phase))).or_else(|| following(0));
+    let following = |from: usize| next_run(text, from, shortest).map(|at| (at, 0));
+    let mut next = match start {
+        Start::Within(phase) => Some((0, usize::from(phase))),
+        _ => following(0),
+    };
     let mut spare = Run::default();
-    while let Some((start, phase)) = next {
+    while let Some((at, phase)) = next {
         let mut run = std::mem::take(&mut spare);
-        run.read(text, start, phase);
+        run.read(text, at, phase, at == 0 && matches!(start, Start::Within(_)));
         let inner = Text::new(&run.decoded, !run.open);
-        let findings = scan(forms, index, &inner, false, 0);
+        let found = Found::within(scrubber, index, &inner, depth + 1);
         text.steps.set(text.steps.get().wrapping_add(inner.steps.get()));
-        let fill = |range: &Range| {
-            let mut fill = Vec::with_capacity(range.end - range.start);
-            filler.fill(&inner, range, &mut fill);
-            fill
-        };
-        let fills: Vec<Vec<u8>> = findings.ranges.iter().map(fill).collect();
-        for (range, fill) in findings.ranges.iter().zip(fills) {
-            if let Some(place) = run.decoded.get_mut(range.start..range.end) {
-                place.copy_from_slice(&fill);
-            }
-        }
-        findings.ranges.iter().for_each(|range| run.encode_again(text, range, &mut blobs));
-        let end = run.end.max(start + 1);
+        let (patches, _) = found.patches(scrubber, &inner, inner.len());
+        apply(&patches, 0, &mut run.decoded);
+        found.spans().for_each(|(start, end)| run.encode_again(text, start, end, &mut blobs));
+        let end = run.end.max(at + 1);
         if run.open {
-            let open = findings.open.map_or(run.sextets, |byte| run.sextet_of(byte));
-            blobs.open = Some(run.place_of(run.group_of(open)).map_or(end, |(at, _)| at));
+            let open = found.open().map_or(run.sextets, |byte| run.sextet_of(byte));
+            // Only the outermost layer is known to go on in the middle of a run.
+            let first = if depth == 0 { run.group_of(open) } else { 0 };
+            blobs.open = Some(run.place_of(first).map_or(end, |(at, _)| at));
             blobs.last = Some(run);
         } else {
             spare = run;
         }
-        next = following(end);
+        next = match start {
+            Start::Anywhere if phase < 3 => Some((at, phase + 1)),
+            _ => following(end),
+        };
     }
     if blobs.open.is_none() && !text.complete {
         // Too short to be looked into yet.
@@ -129,7 +147,10 @@ fn next_run(text: &Text<'_>, from: usize, shortest: usize) -> Option<usize> {
             let start = at - known.iter().rev().take_while(|byte| is_base64(**byte)).count();
             let end = at + leading(text.bytes.get(at..).unwrap_or_default());
             // What ends in neither an escape nor the text is known to be no longer.
-            let may_go_on = text.at(end).is_none_or(|byte| is_special(byte) && byte != b'=');
+            let may_go_on = match text.at(end) {
+                Some(b' ') => end - start >= LINE_MIN_BYTES,
+                byte => byte.is_none_or(|byte| is_special(byte) && byte != b'='),
+            };
             if end - start >= shortest || (may_go_on && end - start >= RUN_MIN_BYTES) {
                 return Some(start + escape_letters(text, start));
             }
@@ -246,8 +267,8 @@ fn value_of(character: u8) -> u8 {
 // === impl Run ===
 
 impl Run {
-    /// Reads the run that starts here; the memory of an earlier one is used again.
-    fn read(&mut self, text: &Text<'_>, start: usize, phase: usize) {
+    /// Reads the run that starts here, or goes on here when it is `within`; the memory of an earlier one is used again.
+    fn read(&mut self, text: &Text<'_>, start: usize, phase: usize, within: bool) {
         self.segments.clear();
         self.decoded.clear();
         (self.phase, self.sextets, self.end, self.open) = (phase, 0, start, false);
@@ -264,6 +285,13 @@ impl Run {
                 None => {
                     self.open = !text.complete;
                     break;
+                }
+                Some(b' ')
+                    if (length >= LINE_MIN_BYTES || (within && self.segments.len() <= 1))
+                        && text.at(self.end + 1).is_none_or(is_base64) =>
+                {
+                    self.end += 1;
+                    continue;
                 }
                 Some(byte) if !is_special(byte) || byte == b'=' => break,
                 Some(_) => {}
@@ -329,13 +357,13 @@ impl Run {
     }
 
     /// Writes the characters of a range of what is decoded.
-    fn encode_again(&self, text: &Text<'_>, range: &Range, blobs: &mut Blobs) {
-        let last = self.skipped() + (range.end * 8).div_ceil(6);
+    fn encode_again(&self, text: &Text<'_>, start: usize, end: usize, blobs: &mut Blobs) {
+        let last = self.skipped() + (end * 8).div_ceil(6);
         let mut word = b"REDACTED".iter().copied().cycle();
         let url_safe = text.bytes.get(self.segments.first().map_or(0, |segment| segment.start)..self.end);
         let url_safe = url_safe.is_some_and(|run| run.iter().any(|byte| matches!(byte, b'-' | b'_')));
         let mut span = None;
-        for number in self.sextet_of(range.start)..last {
+        for number in self.sextet_of(start)..last {
             let Some((at, unit_bytes)) = self.place_of(number) else { break };
             let patch = if unit_bytes == 1 {
                 let bit = (number - self.skipped()) * 6;

@@ -354,6 +354,10 @@ impl<'a> Text<'a> {
         let line = match self.line_break(if soft { first.end } else { start }, depth) {
             Step::Unit(line) => line,
             Step::Cut => return cut,
+            // Where a line was unfolded a space stands for its break.
+            Step::Plain if soft && self.at(first.end) == Some(b' ') => {
+                return Gap { end: Some(first.end + 1), cut: false };
+            }
             Step::Plain => return Gap::default(),
         };
         if soft {

@@ -1,11 +1,14 @@
 //! All that was found in one text, in plain sight and inside base64, and what to overwrite it with.
 
 use super::Scrubber;
-use super::blob::{Blobs, look_into};
+use super::blob::{Blobs, Start, look_into};
 use super::escapes::Text;
 use super::index::Index;
 use super::redact::Range;
 use super::scan::{Findings, ends_in_base64, scan};
+
+/// Up to this length a text may be a header, where base64 often follows other text directly: `"v1-YWJj"`.
+const HEADER_MAX_BYTES: usize = 4096;
 
 /// What is known of the text before this one.
 #[derive(Clone, Copy, Default)]
@@ -30,20 +33,47 @@ pub(super) type Patch = (usize, Vec<u8>);
 // === impl Found ===
 
 impl Found {
+    /// Looks through a text.
     pub(super) fn of(scrubber: &Scrubber, index: &Index, text: &Text<'_>, before: Before) -> Found {
-        let blobs = look_into(&scrubber.forms, index, &scrubber.filler, text, before.phase);
-        let mut findings = scan(&scrubber.forms, index, text, before.base64, before.covered);
+        let start = match before.phase {
+            Some(phase) => Start::Within(phase),
+            None if text.complete && text.len() <= HEADER_MAX_BYTES => Start::Anywhere,
+            None => Start::Whole,
+        };
+        let blobs = look_into(scrubber, index, text, start, 0);
+        let found = Found::with(blobs, scrubber, index, text, before);
         scrubber.count_steps(text);
+        found
+    }
+
+    /// Looks through what was decoded from base64, at this depth.
+    pub(super) fn within(scrubber: &Scrubber, index: &Index, text: &Text<'_>, depth: usize) -> Found {
+        let blobs = look_into(scrubber, index, text, Start::Whole, depth);
+        Found::with(blobs, scrubber, index, text, Before::default())
+    }
+
+    fn with(blobs: Blobs, scrubber: &Scrubber, index: &Index, text: &Text<'_>, before: Before) -> Found {
+        let mut findings = scan(&scrubber.forms, index, text, before.base64, before.covered);
         // What was found by decoding is overwritten bit by bit, so that the rest of the blob stays what it is.
         let inside = |range: &Range| blobs.spans.iter().any(|(start, end)| *start <= range.start && range.end <= *end);
         findings.ranges.retain(|range| !(range.base64 && inside(range)));
         Found { findings, blobs }
     }
 
+    /// The text from here on may be, or become, part of a secret.
+    pub(super) fn open(&self) -> Option<usize> {
+        [self.findings.open, self.blobs.open].into_iter().flatten().min()
+    }
+
+    /// Each secret, from its first byte to behind its last.
+    pub(super) fn spans(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
+        let plain = self.findings.ranges.iter().map(|range| (range.start, range.end));
+        plain.chain(self.blobs.spans.iter().copied())
+    }
+
     /// How much of the text is scrubbed for good. At least `sent` bytes are: they go out whatever follows.
     pub(super) fn settled(&self, text: &Text<'_>, sent: usize) -> usize {
-        let open = [self.findings.open, self.blobs.open].into_iter().flatten().min();
-        let mut limit = open.unwrap_or(text.len()).min(text.len());
+        let mut limit = self.open().unwrap_or(text.len()).min(text.len());
         // A range is overwritten whole, unless its start goes out now.
         if let Some(range) = self.cut_at(limit).filter(|range| !range.continued) {
             limit = range.start;

@@ -97,7 +97,7 @@ impl Glance<'_> {
 
     fn equals(&self, rest: &[u8]) -> bool {
         match rest {
-            [b'\n' | b'\r', ..] => self.leads(),
+            [b'\n' | b'\r' | b' ', ..] => self.leads(),
             [b'\\', more @ ..] if self.leads() => {
                 let letter = more.iter().take(SIGHT_BYTES).find(|byte| **byte != b'\\');
                 matches!(letter, Some(b'n' | b'r' | b'u'))

@@ -55,6 +55,10 @@ impl Filler {
             }
             return;
         }
+        if is_number_list(bytes) {
+            out.extend(bytes.iter().map(|byte| if byte.is_ascii_digit() { self.digit } else { *byte }));
+            return;
+        }
         let mut word = self.word.iter().cycle().copied();
         let mut at = range.start;
         while let Some(byte) = text.at(at).filter(|_| at < range.end) {
@@ -109,6 +113,11 @@ fn is_number_part(bytes: &[u8]) -> bool {
         previous = Some(*byte);
     }
     digits > 0 && points <= 1 && exponents <= 1
+}
+
+/// Whether these bytes are numbers of bytes, as in a JSON array.
+fn is_number_list(bytes: &[u8]) -> bool {
+    bytes.contains(&b',') && bytes.iter().all(|byte| byte.is_ascii_digit() || matches!(byte, b',' | b' '))
 }
 
 /// Where an escape that contains or directly precedes `start` begins, else `start`.

@@ -50,6 +50,12 @@ fn numbers_stay_numbers() {
 }
 
 #[test]
+fn an_array_of_bytes_stays_one() {
+    let found = scrubbed("abcdefgh", r#"{"type":"Buffer","data":[97,98,99,100,101,102,103,104]}"#);
+    assert_eq!(found, r#"{"type":"Buffer","data":[11,11,11,111,111,111,111,111]}"#);
+}
+
+#[test]
 fn a_secret_that_the_replacement_would_spell_is_replaced_by_something_else() {
     assert_eq!(scrubbed("redacted", "my redacted text"), "my XXXXXXXX text");
 }

@@ -146,6 +146,21 @@ pub(crate) fn base64_around(secret: &[u8], random: &mut Random, kind: usize) -> 
     }
 }
 
+fn hex_list(secret: &[u8], separator: &str) -> String {
+    secret.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(separator)
+}
+
+fn byte_list(secret: &[u8], separator: &str) -> String {
+    secret.iter().map(u8::to_string).collect::<Vec<_>>().join(separator)
+}
+
+/// Base64 in lines of 76 characters, each line break a space.
+fn unfolded(secret: &[u8], random: &mut Random) -> String {
+    let length = 57 + random.below(30);
+    let before = random.text(ALNUM, length);
+    wrap(&STANDARD.encode([before.as_bytes(), secret].concat()), 76, " ")
+}
+
 pub(crate) fn wrap(text: &str, columns: usize, newline: &str) -> String {
     text.as_bytes().chunks(columns).map(String::from_utf8_lossy).collect::<Vec<_>>().join(newline)
 }
@@ -183,12 +198,18 @@ pub(crate) fn forms(secret: &str, random: &mut Random) -> Vec<(&'static str, Str
         ("hex lower", hex(bytes, random, 0)),
         ("hex upper", hex(bytes, random, 1)),
         ("hex mixed", hex(bytes, random, 2)),
+        ("hex with spaces", hex_list(bytes, " ")),
+        ("hex with colons", hex_list(bytes, ":").to_uppercase()),
+        ("hex with hyphens", hex_list(bytes, "-")),
+        ("bytes", byte_list(bytes, ",")),
+        ("bytes with spaces", byte_list(bytes, ", ")),
         ("base64 std", base64_around(bytes, random, 0)),
         ("base64 std bare", base64_around(bytes, random, 1)),
         ("base64 url", base64_around(bytes, random, 2)),
         ("base64 url bare", base64_around(bytes, random, 3)),
         ("base64 crlf", wrap(&encoded, line, "\r\n")),
         ("base64 lf", wrap(&encoded, line, "\n")),
+        ("base64 unfolded", unfolded(bytes, random)),
         ("base64 lf in json", wrap(&encoded, columns, "\\n")),
         ("base64 crlf in json", wrap(&encoded, columns, "\\r\\n")),
         ("base64 slashes in json", slashes.replace('/', "\\/")),
@@ -207,6 +228,7 @@ pub(crate) fn forms(secret: &str, random: &mut Random) -> Vec<(&'static str, Str
         ("html some", html(secret, random, 4)),
         ("html all", html(secret, random, 1)),
         ("quoted-printable", quoted_printable(bytes, random)),
+        ("quoted-printable unfolded", quoted_printable(bytes, random).replace("=\r\n", "= ")),
         ("html in json", json(&html(secret, random, 5), random, 6).replace('&', "\\u0026")),
         ("percent in json", json(&some_percent, random, 5)),
         ("quoted-printable in json", json(&quoted_printable(bytes, random), random, 1000).replace('\r', "\\r")),
@@ -273,6 +295,16 @@ pub(crate) fn reveals(text: &[u8], secret: &str) -> Option<&'static str> {
         {
             return Some("base64");
         }
+        for separator in [" ", ":", "-"] {
+            if contains(&lower, hex_list(secret.as_bytes(), separator).as_bytes()) {
+                return Some("hex list");
+            }
+        }
+        if contains(&lower, byte_list(secret.as_bytes(), ",").as_bytes())
+            || contains(&lower, byte_list(secret.as_bytes(), ", ").as_bytes())
+        {
+            return Some("byte list");
+        }
         if depth < 3 {
             let blobs = runs(&view, in_alphabet).filter(|run| run.len() >= 16).map(read_base64);
             views.extend(blobs.map(|blob| (depth + 1, blob)).collect::<Vec<_>>());
@@ -338,6 +370,7 @@ fn read_percent(text: &[u8]) -> Vec<u8> {
 fn read_quoted(text: &[u8]) -> Vec<u8> {
     replace(text, |rest| match rest {
         [b'=', b'\r', b'\n', ..] => Some((Vec::new(), 3)),
+        [b'=', b' ', ..] => Some((Vec::new(), 2)),
         [b'=', high, low, ..] => Some((vec![hex_pair(&[*high, *low])?], 3)),
         _ => None,
     })
@@ -348,6 +381,9 @@ fn read_folds(text: &[u8]) -> Vec<u8> {
         [b'\r', b'\n', ..] => Some((Vec::new(), 2)),
         [b'\n', b'd', b'a', b't', b'a', b':', b' ', ..] => Some((Vec::new(), 7)),
         [b'\n', ..] => Some((Vec::new(), 1)),
+        [left, b' ', right, ..] if left.is_ascii_alphanumeric() && right.is_ascii_alphanumeric() => {
+            Some((vec![*left, *right], 3))
+        }
         _ => None,
     })
 }
