@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use keyward_tests::envoy::{Route, UpstreamCluster};
 use keyward_tests::stack::Builder;
@@ -13,8 +14,16 @@ use tokio::net::{TcpListener, TcpStream};
 pub(crate) const PATH: &str = "/scripted";
 const AUTHORITY: &str = "scripted.internal:9100";
 
+/// How long it waits between two pieces of a response.
+pub(crate) const PAUSE: Duration = Duration::from_millis(600);
+
 /// Starts it. `answer` makes the whole response out of the whole request, after which the connection is closed.
 pub(crate) async fn start(answer: impl Fn(&str) -> Vec<u8> + Send + Sync + 'static) -> SocketAddr {
+    start_in_pieces(move |request| vec![answer(request)]).await
+}
+
+/// Like [`start`], with a [`PAUSE`] between the pieces of the response.
+pub(crate) async fn start_in_pieces(answer: impl Fn(&str) -> Vec<Vec<u8>> + Send + Sync + 'static) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let answer = Arc::new(answer);
@@ -63,7 +72,7 @@ pub(crate) fn header<'r>(request: &'r str, name: &str) -> &'r str {
     request.lines().take_while(|line| !line.is_empty()).find_map(of_line).unwrap_or_default()
 }
 
-async fn serve(mut stream: TcpStream, answer: impl Fn(&str) -> Vec<u8>) -> std::io::Result<()> {
+async fn serve(mut stream: TcpStream, answer: impl Fn(&str) -> Vec<Vec<u8>>) -> std::io::Result<()> {
     let mut received = Vec::new();
     loop {
         let text = String::from_utf8_lossy(&received).into_owned();
@@ -76,7 +85,12 @@ async fn serve(mut stream: TcpStream, answer: impl Fn(&str) -> Vec<u8>) -> std::
             }
         });
         if complete {
-            stream.write_all(&answer(&text)).await?;
+            for (number, piece) in answer(&text).iter().enumerate() {
+                if number > 0 {
+                    tokio::time::sleep(PAUSE).await;
+                }
+                stream.write_all(piece).await?;
+            }
             return stream.shutdown().await;
         }
         if stream.read_buf(&mut received).await? == 0 {

@@ -6,6 +6,7 @@ use http::{HeaderMap, HeaderValue, Method};
 use keyward_contract::reason::Reason;
 use keyward_tests::agent;
 use keyward_tests::client::{Protocol, Request};
+use keyward_tests::envoy::UpstreamCluster;
 use keyward_tests::stack::Stack;
 use serde_json::json;
 
@@ -38,6 +39,26 @@ async fn request_trailers_do_not_get_past_the_check() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn request_trailers_stay_here() {
+    let stack = Stack::builder("deny-trailers-http2")
+        .envoy(|envoy| envoy.upstream = UpstreamCluster { http2: true, ..envoy.upstream.clone() })
+        .start()
+        .await
+        .unwrap();
+    let call =
+        || agent::tool_call(1, "echo", json!({"message": "hello"})).protocol(Protocol::Http2).trailers(trailers());
+    let received = async || stack.upstream.last().await.unwrap()["trailers"].to_string();
+    let straight = call().header("x-api-key", &stack.secret).send(stack.upstream.address).await.unwrap();
+    assert_eq!(straight.status, 200);
+    assert!(received().await.contains("x-checksum"), "the upstream does not show trailers: {}", received().await);
+    // Nobody decided on what they say.
+    stack.upstream.reset().await.unwrap();
+    let answer = stack.send(call()).await.unwrap();
+    assert_eq!(expect::allowed(&stack, &answer).await, "hello");
+    assert_eq!(received().await, "[]");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_body_in_small_pieces_is_read_whole() {
     let stack = Stack::builder("deny-chunked").start().await.unwrap();
     for protocol in [Protocol::Http2, Protocol::Http1] {
@@ -63,13 +84,19 @@ async fn a_body_over_the_limit_is_refused() {
     // Over the filter's limit but under Envoy's: the filter answers.
     let over_filter = agent::tool_call(1, "echo", json!({"message": "a".repeat(1_050_000)}));
     for request in [over_filter.clone(), over_filter.chunked(65_536, Duration::ZERO)] {
-        let answer = stack.send(request).await.unwrap();
+        let answer = stack.send(request.clone().protocol(Protocol::Http2)).await.unwrap();
         assert_eq!(answer.status, 413, "{}", answer.text());
         expect::denied(&stack, &answer, Reason::RequestTooLarge, json!(null)).await;
+        // An HTTP/1.1 client that is still sending may lose the answer with the connection (RFC 9112 section 9.6).
+        refused_or_cut(&stack, request).await;
     }
     // Over both, in pieces: whoever answers, nothing goes through.
     let over_both = agent::tool_call(1, "echo", json!({"message": "a".repeat(3_000_000)}));
-    let answer = stack.send(over_both.chunked(65_536, Duration::ZERO)).await;
+    refused_or_cut(&stack, over_both.chunked(65_536, Duration::ZERO)).await;
+}
+
+async fn refused_or_cut(stack: &Stack, request: Request) {
+    let answer = stack.send(request).await;
     assert_eq!(stack.upstream.count().await.unwrap(), 0);
     if let Ok(answer) = answer {
         assert_eq!(answer.status, 413, "{}", answer.text());

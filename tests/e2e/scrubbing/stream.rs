@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use base64::Engine as _;
 use keyward_tests::agent;
 use keyward_tests::client::{Answer, Request};
 use keyward_tests::envoy::{Authorizer, Endpoint, Envoy, Options};
@@ -11,6 +12,7 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 use crate::leak;
+use crate::scripted;
 use crate::search::Search;
 
 /// How much later an event may come through the filter than without it, in the median.
@@ -49,6 +51,57 @@ async fn a_secret_cut_at_any_place_is_found() {
     println!("{count} cuts");
     let redactions = stack.envoy.stat("wasmcustom.keyward.redactions").await.unwrap();
     assert_eq!(redactions, count, "one redaction in each answer");
+}
+
+/// How much of the body is here before the upstream writes the rest, which follows this text of the agent's choice.
+async fn seen_before_the_rest(stack: &Stack, content_type: &str, text: &str) -> usize {
+    let mut call = agent::tool_call(1, "echo", json!({"message": "hello"})).header("x-content-type", content_type);
+    scripted::PATH.clone_into(&mut call.path);
+    let mut answer = call.header("x-text", text).bearer(&stack.token).open(stack.agents).await.unwrap();
+    assert_eq!(answer.status, 200);
+    let mut seen = 0;
+    let reading = async {
+        while let Ok(Some(chunk)) = answer.chunk().await {
+            seen += chunk.bytes.len();
+        }
+    };
+    assert!(tokio::time::timeout(scripted::PAUSE / 2, reading).await.is_err(), "the rest came at once");
+    seen
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_the_output_stops_tells_nothing_about_the_secret() {
+    let upstream = scripted::start_in_pieces(|request| {
+        let header = |name: &str| scripted::header(request, name).to_owned();
+        let head =
+            format!("HTTP/1.1 200 OK\r\ncontent-type: {}\r\nconnection: close\r\n\r\n", header("x-content-type"));
+        let text = header("x-text").replace('~', "\n");
+        vec![format!("{head}: start\n\ndata: {{\"echo\":\"{text}").into_bytes(), b"\"}\n\n".to_vec()]
+    })
+    .await;
+    let builder = Stack::builder("scrubbing-oracle").policy(leak::POLICY);
+    let stack = scripted::route(builder, upstream, "mcp").start().await.unwrap();
+    let base64 = base64::engine::general_purpose::STANDARD.encode(&stack.secret);
+    let mut cases = 0;
+    for content_type in ["text/event-stream", "application/json", "text/plain"] {
+        for form in [&stack.secret, &base64] {
+            for (length, end) in
+                [(1, ""), (6, ""), (form.len() - 1, ""), (6, "~"), (6, "=~"), (form.len() - 1, "~data: ")]
+            {
+                let right = &form[..length];
+                let last = if right.ends_with('q') { 'v' } else { 'q' };
+                let wrong = format!("{}{last}", &right[..length - 1]);
+                let (right, wrong) = (format!("{right}{end}"), format!("{wrong}{end}"));
+                let (of_right, of_wrong) = tokio::join!(
+                    seen_before_the_rest(&stack, content_type, &right),
+                    seen_before_the_rest(&stack, content_type, &wrong)
+                );
+                assert_eq!(of_right, of_wrong, "{content_type}: `{right}` and `{wrong}`");
+                cases += 1;
+            }
+        }
+    }
+    println!("{cases} pairs of a right and a wrong guess");
 }
 
 /// A call that brings ten events, 10 ms apart, the form in each.
