@@ -75,11 +75,11 @@ impl Forms {
     /// All forms of these secrets.
     pub fn of(secrets: &[impl AsRef<[u8]>]) -> Forms {
         let total: usize = secrets.iter().map(|secret| secret.as_ref().len()).sum();
-        // Nothing is copied by growth: 33 times the secrets holds the plain forms, 79 times all of a fully escaped one.
+        // Nothing is copied by growth: 39 times the secrets holds the plain forms, 85 times all of a fully escaped one.
         let escaped = secrets.iter().any(|secret| secret.as_ref().iter().any(|byte| !is_unreserved(*byte)));
-        let capacity = total * if escaped { 84 } else { 36 } + 64;
+        let capacity = total * if escaped { 90 } else { 44 } + 64;
         let mut forms =
-            Forms { bytes: Zeroizing::new(Vec::with_capacity(capacity)), list: Vec::with_capacity(secrets.len() * 20) };
+            Forms { bytes: Zeroizing::new(Vec::with_capacity(capacity)), list: Vec::with_capacity(secrets.len() * 22) };
         for secret in secrets {
             forms.add_secret(secret.as_ref());
         }
@@ -140,6 +140,10 @@ impl Forms {
         }
         for separator in [",", ", "] {
             self.add_list(secret, separator, decimal);
+        }
+        // UTF-16 and UTF-32 in either byte order, but for the zeros at the ends.
+        for separator in ["\0", "\0\0\0"] {
+            self.add_list(secret, separator, |byte, out| out.push(byte.to_ascii_lowercase()));
         }
         self.add_base64(secret);
         if secret.iter().any(|byte| !is_unreserved(*byte)) {
@@ -331,6 +335,6 @@ mod tests {
     #[test]
     fn too_short_secrets_are_ignored() {
         assert!(Forms::of(&[b"abc"]).is_empty());
-        assert_eq!(Forms::of(&[b"abcdefgh"]).len(), 11);
+        assert_eq!(Forms::of(&[b"abcdefgh"]).len(), 13);
     }
 }

@@ -99,6 +99,8 @@ fn near_misses_are_left_alone() {
             let place = random.below(near.len());
             near[place] = match near[place] {
                 b'q' | b'Q' => b'v',
+                // `%71` ends in what was there.
+                b'1' => b'z',
                 _ => b'q',
             };
             let near = String::from_utf8(near).unwrap();

@@ -13,7 +13,7 @@ use crate::query;
 
 /// Headers that would make the answer impossible to scrub: a part of a body hides the secret that it cuts through, and so
 /// does an encoding of text that is not ASCII with more.
-const PARTIAL: [&str; 3] = ["range", "if-range", "accept-charset"];
+const PARTIAL: [&str; 6] = ["range", "if-range", "request-range", "x-ms-range", "a-im", "accept-charset"];
 
 /// Envoy's default access log shows this header in place of the path.
 const ORIGINAL_PATH: &str = "x-envoy-original-path";

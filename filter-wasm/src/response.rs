@@ -55,6 +55,9 @@ pub(crate) enum WithheldError {
     /// The upstream sent another encoding than `identity`.
     #[error("it is encoded although `accept-encoding: identity` was asked for")]
     Encoded,
+    /// The upstream sent text in which ASCII characters are not themselves, such as UTF-16.
+    #[error("its charset is not one that contains ASCII")]
+    Charset,
     /// The upstream sent a part of a resource, or switched protocols.
     #[error("it is partial or a tunnel")]
     Partial,
@@ -73,7 +76,7 @@ impl Response {
         let Some(scrubber) = &self.scrubber else { return Ok(()) };
         let headers = host::headers(MapType::HttpResponseHeaders).map_err(|_| WithheldError::Headers)?;
         let lower = |name: &str| headers.joined(name).map(|value| value.trim().to_ascii_lowercase());
-        if matches!(headers.first(":status"), None | Some(b"101" | b"206")) {
+        if matches!(headers.first(":status"), None | Some(b"101" | b"206" | b"226")) {
             return Err(WithheldError::Partial);
         }
         let content_type = lower("content-type").unwrap_or_default();
@@ -82,6 +85,9 @@ impl Response {
         }
         if lower("content-encoding").is_some_and(|encoding| !encoding.is_empty() && encoding != "identity") {
             return Err(WithheldError::Encoded);
+        }
+        if !is_read_as_ascii(&content_type) {
+            return Err(WithheldError::Charset);
         }
         let event_stream = content_type.starts_with("text/event-stream");
         let length = lower("content-length").and_then(|length| length.parse().ok());
@@ -189,6 +195,20 @@ impl Response {
         let _ = host::reset_response();
         Action::Pause
     }
+}
+
+/// Whether ASCII text is itself in the charset that the content type names, if it names one.
+fn is_read_as_ascii(content_type: &str) -> bool {
+    const FAMILIES: [&str; 11] =
+        ["utf-8", "utf8", "us-ascii", "ascii", "iso-8859-", "windows-125", "latin", "gb", "big5", "euc-", "koi8-"];
+    const OTHERS: [&str; 3] = ["shift_jis", "binary", "macintosh"];
+    content_type.split(';').skip(1).all(|parameter| {
+        let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+        let charset = value.trim().trim_matches('"');
+        !name.trim().starts_with("charset")
+            || OTHERS.contains(&charset)
+            || FAMILIES.iter().any(|family| charset.starts_with(family))
+    })
 }
 
 /// Scrubs the values of a header map in place; a header whose name holds a secret goes. Returns the redactions.

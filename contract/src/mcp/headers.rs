@@ -44,11 +44,11 @@ pub(super) fn check_content(headers: &dyn Headers) -> Result<(), Refusal> {
     let content_type = headers.get("content-type").unwrap_or_default();
     let mut parts = content_type.split(';').map(str::trim);
     let is_json = parts.next().is_some_and(|media| media.eq_ignore_ascii_case("application/json"));
-    let is_utf8 = parts.all(|parameter| match parameter.split_once('=') {
-        Some((name, value)) if name.eq_ignore_ascii_case("charset") => {
-            value.trim_matches('"').eq_ignore_ascii_case("utf-8")
-        }
-        _ => true,
+    // RFC 9110 allows no blanks around the equals sign, and RFC 8187 a `charset*`; some reader may know both.
+    let is_utf8 = parts.all(|parameter| {
+        let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+        let names_charset = name.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("charset"));
+        !names_charset || (name.len() == 7 && value.trim_matches('"').eq_ignore_ascii_case("utf-8"))
     });
     if !is_json || !is_utf8 {
         return Err(Refusal::new(Reason::InvalidRequest, "`Content-Type` is not `application/json` in UTF-8"));

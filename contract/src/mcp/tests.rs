@@ -295,6 +295,8 @@ fn a_body_is_uncompressed_json_in_utf_8() {
         (&[("content-type", "text/plain")], false),
         (&[("content-type", "application/json-rpc")], false),
         (&[("content-type", "application/json; charset=utf-16")], false),
+        (&[("content-type", "application/json; charset =utf-16")], false),
+        (&[("content-type", "application/json; charset*=utf-16''")], false),
         (&[("content-type", "application/json"), ("content-type", "application/json")], false),
         (&[("content-type", "application/json"), ("content-encoding", "gzip")], false),
     ];

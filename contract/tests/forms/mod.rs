@@ -146,6 +146,14 @@ pub(crate) fn base64_around(secret: &[u8], random: &mut Random, kind: usize) -> 
     }
 }
 
+/// UTF-16 and UTF-32 of ASCII text; other text as it is.
+fn wide(secret: &str, before: &str, after: &str) -> String {
+    match secret.is_ascii() {
+        true => secret.chars().map(|letter| format!("{before}{letter}{after}")).collect(),
+        false => secret.to_owned(),
+    }
+}
+
 fn hex_list(secret: &[u8], separator: &str) -> String {
     secret.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(separator)
 }
@@ -201,6 +209,8 @@ pub(crate) fn forms(secret: &str, random: &mut Random) -> Vec<(&'static str, Str
         ("hex with spaces", hex_list(bytes, " ")),
         ("hex with colons", hex_list(bytes, ":").to_uppercase()),
         ("hex with hyphens", hex_list(bytes, "-")),
+        ("UTF-16 little", wide(secret, "", "\0")),
+        ("UTF-32 big", wide(secret, "\0\0\0", "")),
         ("bytes", byte_list(bytes, ",")),
         ("bytes with spaces", byte_list(bytes, ", ")),
         ("base64 std", base64_around(bytes, random, 0)),
@@ -274,7 +284,7 @@ type Decoder = fn(&[u8]) -> Vec<u8>;
 pub(crate) fn reveals(text: &[u8], secret: &str) -> Option<&'static str> {
     let folded = secret.to_ascii_lowercase().into_bytes();
     let reversed = secret.chars().rev().collect::<String>().to_ascii_lowercase().into_bytes();
-    let decoders: [Decoder; 5] = [read_json, read_percent, read_html, read_quoted, read_folds];
+    let decoders: [Decoder; 6] = [read_json, read_percent, read_html, read_quoted, read_folds, read_wide];
     let mut views = vec![(0, text.to_vec())];
     while let Some((depth, view)) = views.pop() {
         let lower = view.to_ascii_lowercase();
@@ -374,6 +384,10 @@ fn read_quoted(text: &[u8]) -> Vec<u8> {
         [b'=', high, low, ..] => Some((vec![hex_pair(&[*high, *low])?], 3)),
         _ => None,
     })
+}
+
+fn read_wide(text: &[u8]) -> Vec<u8> {
+    text.iter().copied().filter(|byte| *byte != 0).collect()
 }
 
 fn read_folds(text: &[u8]) -> Vec<u8> {

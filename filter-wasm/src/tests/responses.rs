@@ -133,6 +133,10 @@ fn withholds_what_it_cannot_scrub() {
         ("content-encoding", "identity, br"),
         (":status", "206"),
         (":status", "101"),
+        (":status", "226"),
+        ("content-type", "text/plain; charset=utf-16le"),
+        ("content-type", "application/json;charset = \"UTF-32\""),
+        ("content-type", "text/html; charset=ibm037"),
         ("content-type", "multipart/byteranges; boundary=x"),
         ("content-range", "bytes 0-1/2"),
     ] {
@@ -144,6 +148,16 @@ fn withholds_what_it_cannot_scrub() {
         let body: serde_json::Value = serde_json::from_str(&body).unwrap();
         assert_eq!((body["id"].as_u64(), body["error"]["code"].as_i64()), (Some(7), Some(-32010)));
         assert_eq!(reports(), 1);
+    }
+}
+
+#[test]
+fn text_that_contains_ascii_is_scrubbed_in_any_charset() {
+    for charset in ["utf-8", "\"UTF-8\"", "iso-8859-15", "windows-1252", "GB18030", "shift_jis"] {
+        let mut bench = forwarded();
+        let content_type = format!("text/plain; charset={charset}");
+        assert_eq!(respond(&mut bench, &[(":status", "200"), ("content-type", &content_type)]), Action::Continue);
+        assert_eq!(push(&mut bench, SECRET, true).1, "REDACTEDREDACTEDREDACTED");
     }
 }
 
