@@ -86,7 +86,8 @@ const BAD: &[(&str, &str, &str)] = &[
     (
         "env://KEYWARD_AUDIT_KEY",
         "KEYWARD_AUDIT_KEY",
-        "k.yaml:12:33: `audit.hmac_key.ref`: `(not shown)` is not a secret reference: there is no `://`",
+        "k.yaml:12:33: `audit.hmac_key.ref`: not a secret reference (not shown, it may be a secret): there is no `://`; \
+         write `env://NAME` or `file:///absolute/path`",
     ),
     (
         "mode: mcp",
@@ -153,14 +154,15 @@ const BAD: &[(&str, &str, &str)] = &[
     (
         "\"{secret}\"",
         "\"Bearer\"",
-        "`bindings[0].credentials[0].template`: `Bearer` does not hold exactly one `{secret}`",
+        "`bindings[0].credentials[0].template`: the template does not hold exactly one `{secret}`",
     ),
     ("\"{secret}\"", "\"{secret}{secret}\"", "does not hold exactly one `{secret}`"),
     ("{ ref: \"env://DEMO_KEY\" }", "plain-text-secret", "`bindings[0].credentials[0].secret`"),
     (
         "env://DEMO_KEY",
         "vault://a",
-        "`bindings[0].credentials[0].secret.ref`: `vault://…` is not a secret reference: there is no such store",
+        "`bindings[0].credentials[0].secret.ref`: not a secret reference (not shown, it may be a secret): what stands \
+         before `://` names no store",
     ),
     (
         "{ ref: \"env://DEMO_KEY\" }",
@@ -202,12 +204,16 @@ fn a_secret_in_the_wrong_place_is_not_repeated() {
     for (from, to) in [
         ("{ ref: \"env://DEMO_KEY\" }", "canary-secret"),
         ("env://DEMO_KEY", "canary-secret"),
+        ("env://DEMO_KEY", "env://canary-secret"),
+        ("env://DEMO_KEY", "canary://secret"),
+        ("env://DEMO_KEY", "file://canary/"),
+        ("\"{secret}\"", "\"Bearer canary\""),
         ("{ ref: \"env://DEMO_KEY\" }", "[canary-secret]"),
         ("env://DEMO_KEY\"", "env://DEMO_KEY\", trim_newline: canary-secret"),
     ] {
         let error = parse(Path::new("k.yaml"), &GOOD.replacen(from, to, 1)).unwrap_err().to_string();
         assert!(!error.contains("canary"), "{error}");
-        assert!(error.contains("bindings[0].credentials[0].secret"), "{error}");
+        assert!(error.contains("bindings[0].credentials[0]."), "{error}");
     }
 }
 
