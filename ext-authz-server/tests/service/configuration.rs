@@ -315,6 +315,56 @@ fn explain_names_stage_rule_and_binding_but_no_secret() {
 }
 
 #[test]
+fn the_example_of_the_readme_is_allowed() {
+    let repository = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+    let readme = std::fs::read_to_string(repository.join("README.md")).unwrap();
+    let blocks = readme.split("```sh\n").filter_map(|rest| rest.split("```").next());
+    let example = blocks.skip(1).find(|block| block.contains("keyward explain")).unwrap();
+    let example = example.replace("target/release/keyward", env!("CARGO_BIN_EXE_keyward"));
+    let fixture = Fixture::new("readme");
+    std::os::unix::fs::symlink(repository.join("policies"), fixture.directory.join("sample")).unwrap();
+    let example = example.replace("policies/keyward.yaml", "sample/keyward.yaml");
+    let output = Command::new("sh").args(["-c", &example]).current_dir(&fixture.directory).output().unwrap();
+    let out = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{out}{}", String::from_utf8_lossy(&output.stderr));
+    for expected in ["mcp revision: 2026-07-28", "rule: tool_by_role", "binding: demo-api-key", "set: yes", "allowed"] {
+        assert!(out.contains(expected), "{expected}: {out}");
+    }
+}
+
+#[test]
+fn explain_asks_from_the_address_that_it_is_told() {
+    let sample = concat!(env!("CARGO_MANIFEST_DIR"), "/../policies/keyward.yaml");
+    let fixture = Fixture::new("source");
+    let body = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"delete_everything","arguments":{}}}"#;
+    fixture.write("call.json", body);
+    let call = fixture.directory.join("call.json").display().to_string();
+    let claims = r#"{"iss":"https://issuer.example","aud":"https://mcp.example/mcp","sub":"a","exp":4102444800,"roles":["demo-admin"]}"#;
+    let arguments =
+        ["explain", "--config", sample, "--server", "demo", "--claims", claims, "--request", &call, "--json"];
+    for (source, rule) in [
+        (&["--source", "10.1.2.3"][..], "tool_by_role"),
+        (&["--source", "192.0.2.1"], "default_deny"),
+        (&[], "default_deny"),
+    ] {
+        let (_, out, err) = keyward(&fixture, &[&arguments, source].concat());
+        assert!(out.contains(&format!("rule: {rule}")), "{source:?}: {out}{err}");
+    }
+    let (code, _, err) = keyward(&fixture, &[&arguments[..], &["--source", "localhost"]].concat());
+    assert!(code == Some(2) && err.contains("invalid IP address"), "{err}");
+}
+
+#[test]
+fn explain_says_what_its_arguments_lack() {
+    let fixture = Fixture::new("arguments");
+    let (code, _, err) = keyward(&fixture, &["explain", "--server", "none"]);
+    assert_eq!((code, err.as_str()), (Some(1), "--server: there is no server `none`; there is `demo`\n"));
+    let (code, _, err) = keyward(&fixture, &["explain", "--server", "demo", "--claims", r#"{"sub":"alice"}"#]);
+    assert_eq!(code, Some(1));
+    assert!(err.contains("claim `iss` is missing") && err.contains("needed are `iss` and `aud`"), "{err}");
+}
+
+#[test]
 fn bindings_are_shown_without_their_secrets() {
     let fixture = Fixture::new("bindings");
     let (code, out, _) = keyward(&fixture, &["bindings", "show", "demo-api-key"]);
