@@ -153,7 +153,9 @@ fn bindings_are_shown_without_their_secrets() {
     assert!(!out.contains(super::fixture::SECRET));
     std::fs::remove_file(fixture.directory.join("api.key")).unwrap();
     let (_, out, _) = keyward(&fixture, &["bindings", "list"]);
-    assert!(out.contains("demo-api-key  service_account  test") && out.contains("NOT SET"), "{out}");
+    let expected = "ID            MODE             ENVIRONMENT  OWNER          SERVERS  HOSTS                   SECRETS\n\
+                    demo-api-key  service_account  test         platform-team  demo     upstream.internal:9000  NOT SET\n";
+    assert_eq!(out, expected);
     let (_, out, _) = keyward(&fixture, &["bindings", "export"]);
     assert_eq!(serde_json::from_str::<Value>(&out).unwrap()[0]["credentials"][0]["set"], false);
     assert_eq!(keyward(&fixture, &["bindings", "show", "none"]).0, Some(1));
