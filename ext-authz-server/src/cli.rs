@@ -35,7 +35,7 @@ enum Command {
     Serve(Serve),
     /// Check the configuration, and the policy and key files that it names; print what is wrong, where, and what to do.
     CheckConfig(CheckConfig),
-    /// Say how one request would be decided: by which stage, rule and binding. Nothing is sent, no secret is shown.
+    /// Say how one request would be decided: by which stage, rule and binding. The upstream is not called, no secret is shown.
     Explain(Box<explain::Explain>),
     /// Print the JSON Schema of keyward.yaml, for editors and other checks.
     Schema,
