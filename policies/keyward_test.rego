@@ -1,4 +1,4 @@
-# Tests of keyward.rego with the data of the demo. Run them with `cargo test --release -p keyward-server rego`.
+# Tests of keyward.rego with the data of the demo. Run them with `cargo test --release -p keyward-server --lib rego`.
 
 package keyward_test
 

@@ -5,23 +5,24 @@
 mod bindings;
 mod explain;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::config::{Problem, json_schema};
+use crate::config::{self, ConfigError, Problem, json_schema};
+use crate::hygiene;
 use crate::log::{self, Format};
 use crate::run::Service;
-use crate::snapshot::{Snapshots, watch};
-use crate::{hygiene, secret::SecretError};
+use crate::snapshot::{Snapshot, Snapshots, watch};
 
 /// Credentials for AI agents that never hold them: the ext_authz server and its tools.
 #[derive(Debug, Parser)]
 #[command(
     name = "keyward",
     version,
-    after_help = "Exit codes: 0 done, or allowed; 1 a problem was found, or denied; 2 wrong usage."
+    after_help = "Start with `keyward check-config --config keyward.yaml`; README.md and docs/configuration.md say more.\n\
+                  Exit codes: 0 done, or allowed; 1 a problem was found, or denied; 2 wrong usage."
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -30,22 +31,22 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve decisions to Envoy until SIGTERM or SIGINT.
+    /// Serve decisions to Envoy until SIGTERM or SIGINT. Prints the addresses as one line of JSON; picks up changed files.
     Serve(Serve),
-    /// Check configuration, policy and key files, and print everything that is wrong with its place and remedy.
+    /// Check the configuration, and the policy and key files that it names; print what is wrong, where, and what to do.
     CheckConfig(CheckConfig),
-    /// Say how a request would be decided: which stage, which rule, which binding; never a secret.
+    /// Say how one request would be decided: by which stage, rule and binding. The upstream is not called, no secret is shown.
     Explain(Box<explain::Explain>),
-    /// Print the JSON Schema of keyward.yaml.
+    /// Print the JSON Schema of keyward.yaml, for editors and other checks.
     Schema,
-    /// Show bindings, without their secrets.
+    /// Show which credential goes where and for whom, without the secrets.
     Bindings(bindings::Bindings),
 }
 
 /// Where the configuration is.
 #[derive(Clone, Debug, Args)]
 struct ConfigFile {
-    /// The configuration file.
+    /// The configuration file. Relative paths in it start from its directory.
     #[arg(long, env = "KEYWARD_CONFIG", default_value = "keyward.yaml", value_name = "FILE")]
     config: PathBuf,
 }
@@ -54,10 +55,10 @@ struct ConfigFile {
 struct Serve {
     #[command(flatten)]
     file: ConfigFile,
-    /// What to log, as a tracing filter: error, warn, info, debug, trace.
+    /// The least severe events to log: error, warn, info, debug or trace; or by module, `info,keyward_server=debug`.
     #[arg(long, env = "KEYWARD_LOG", default_value = "info", value_name = "FILTER")]
     log: String,
-    /// How log lines look on standard error.
+    /// The form of the log lines, which go to standard error.
     #[arg(long, env = "KEYWARD_LOG_FORMAT", default_value = "text", value_name = "FORMAT")]
     log_format: LogFormat,
 }
@@ -72,7 +73,7 @@ enum LogFormat {
 struct CheckConfig {
     #[command(flatten)]
     file: ConfigFile,
-    /// Also look whether each secret can be had; its value is not shown.
+    /// Also look whether each secret can be had, in this environment and by this user; no value is shown.
     #[arg(long)]
     secrets: bool,
 }
@@ -81,8 +82,8 @@ struct CheckConfig {
 #[derive(Debug, thiserror::Error)]
 enum CommandError {
     /// The configuration, the policy or a key file.
-    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
-    Problems(Vec<Problem>),
+    #[error(transparent)]
+    Problems(ConfigError),
     /// Anything else.
     #[error("{0}")]
     Other(String),
@@ -143,26 +144,36 @@ fn check_config(command: &CheckConfig) -> Result<ExitCode, CommandError> {
     let snapshots = load(&command.file)?;
     let snapshot = snapshots.current();
     if command.secrets {
-        let missing = block_on(async {
-            let mut missing = Vec::new();
-            let config = &snapshot.config;
-            let bound = config.bindings.iter().flat_map(|binding| &binding.credentials).map(|one| one.secret());
-            for source in bound.chain([&config.audit.hmac_key]) {
-                missing
-                    .extend(snapshot.secrets.resolve(source).await.err().map(|error: SecretError| error.to_string()));
-            }
-            missing
-        })?;
-        if !missing.is_empty() {
-            return Err(CommandError::Other(missing.join("\n")));
+        let problems = block_on(missing_secrets(&command.file.config, &snapshot))??;
+        if !problems.is_empty() {
+            return Err(CommandError::Problems(ConfigError { problems }));
         }
     }
     println!("{}: ok, revision {}", command.file.config.display(), snapshot.revision);
     Ok(ExitCode::SUCCESS)
 }
 
+/// A problem for each secret that cannot be had, at its place.
+async fn missing_secrets(file: &Path, snapshot: &Snapshot) -> Result<Vec<Problem>, CommandError> {
+    let loaded = config::load(file).map_err(CommandError::Problems)?;
+    let mut sources = vec![("audit.hmac_key".to_owned(), &loaded.config.audit.hmac_key)];
+    for (index, binding) in loaded.config.bindings.iter().enumerate() {
+        for (inner, credential) in binding.credentials.iter().enumerate() {
+            sources.push((format!("bindings[{index}].credentials[{inner}].secret"), credential.secret()));
+        }
+    }
+    let mut problems = Vec::new();
+    for (key, source) in sources {
+        if let Err(error) = snapshot.secrets.resolve(source).await {
+            problems.push(loaded.problem(&key, error.to_string(), "set it where `keyward serve` runs"));
+        }
+    }
+    problems.sort_by_key(|problem| (problem.line, problem.column));
+    Ok(problems)
+}
+
 fn load(file: &ConfigFile) -> Result<std::sync::Arc<Snapshots>, CommandError> {
-    Snapshots::load(&file.config).map_err(|error| CommandError::Problems(error.problems()))
+    Snapshots::load(&file.config).map_err(CommandError::Problems)
 }
 
 /// Runs a future to its end on a small runtime.

@@ -9,9 +9,12 @@ mod check;
 mod identity;
 mod listen;
 mod load;
+mod node;
 mod position;
 mod problem;
 mod server;
+mod shape;
+mod suggestion;
 
 pub use binding::{Binding, BindingMode, Credential, Principals, SecretSource};
 pub use identity::{Algorithm, IdentityConfig, Issuer, JwksSource};

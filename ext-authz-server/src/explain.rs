@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::fmt;
 
-use envoy_types::pb::envoy::service::auth::v3::attribute_context::{self, HttpRequest};
+use envoy_types::pb::envoy::config::core::v3::address::Address as PeerAddress;
+use envoy_types::pb::envoy::config::core::v3::{Address, SocketAddress};
+use envoy_types::pb::envoy::service::auth::v3::attribute_context::{self, HttpRequest, Peer};
 use envoy_types::pb::envoy::service::auth::v3::{AttributeContext, CheckRequest};
 use keyward_contract::check::extension;
 use serde::Serialize;
@@ -29,6 +31,8 @@ pub struct Described {
     pub server: Option<String>,
     /// The cluster of the route.
     pub cluster: Option<String>,
+    /// The IP address that the request comes from.
+    pub source: Option<String>,
     /// The HTTP method.
     pub method: String,
     /// `http` or `https`.
@@ -100,12 +104,17 @@ impl Described {
     /// The message that the filter would send.
     #[must_use]
     pub fn message(self) -> CheckRequest {
-        let Described { server, cluster, method, scheme, authority, path, headers, body } = self;
+        let Described { server, cluster, source, method, scheme, authority, path, headers, body } = self;
         let http = HttpRequest { method, scheme, host: authority, path, headers, raw_body: body, ..Default::default() };
         let facts = [(extension::SERVER, server), (extension::CLUSTER, cluster)];
         let facts = facts.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
+        let source = source.map(|address| {
+            let socket = PeerAddress::SocketAddress(SocketAddress { address, ..Default::default() });
+            Peer { address: Some(Address { address: Some(socket) }), ..Default::default() }
+        });
         CheckRequest {
             attributes: Some(AttributeContext {
+                source,
                 request: Some(attribute_context::Request { http: Some(http), ..Default::default() }),
                 context_extensions: facts.collect(),
                 ..Default::default()

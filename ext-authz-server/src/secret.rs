@@ -48,11 +48,9 @@ pub struct Secrets {
 /// Why a secret cannot be had. Never holds any part of a value.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
-    /// The reference has no known form.
-    #[error("`{reference}` is not a secret reference: {cause}")]
+    /// The reference has no known form. No part of it is shown, since it may be the secret itself.
+    #[error("not a secret reference (not shown, it may be a secret): {cause}")]
     Reference {
-        /// The reference; not shown where it has no scheme, since it may be the secret itself.
-        reference: String,
         /// What is wrong with it.
         cause: &'static str,
     },
@@ -142,11 +140,10 @@ impl Secrets {
     }
 
     fn store<'r>(&self, reference: &'r str) -> Result<(&dyn SecretStore, &'r str), SecretError> {
-        // What is no reference may be a secret written into the wrong place: it is never shown.
-        let refused = |shown: &str, cause| SecretError::Reference { reference: shown.to_owned(), cause };
-        let (scheme, rest) = reference.split_once("://").ok_or_else(|| refused("…", "there is no `://`"))?;
+        let refused = |cause| SecretError::Reference { cause };
+        let (scheme, rest) = reference.split_once("://").ok_or(refused("there is no `://`"))?;
         let store = self.stores.iter().find(|store| store.scheme() == scheme);
-        Ok((store.ok_or_else(|| refused("…://…", "there is no such store"))?.as_ref(), rest))
+        Ok((store.ok_or(refused("what stands before `://` names no store"))?.as_ref(), rest))
     }
 }
 
@@ -204,9 +201,11 @@ mod tests {
         let dir = Scratch::new();
         for reference in ["", "key", "vault://key", "FILE://key", "file://", "env://A B"] {
             let error = value(&dir, source(reference, None, false)).await.unwrap_err();
-            assert!(error.contains("is not a secret reference"), "{reference}: {error}");
+            assert!(error.starts_with("not a secret reference"), "{reference}: {error}");
         }
-        for misplaced in ["marked-value", "marked-value://x", "vault://marked-value"] {
+        for misplaced in
+            ["marked-value", "marked-value://x", "vault://marked-value", "env://marked-value", "file://marked/"]
+        {
             let error = value(&dir, source(misplaced, None, false)).await.unwrap_err();
             assert!(!error.contains("marked"), "{error}");
         }

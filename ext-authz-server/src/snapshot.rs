@@ -69,20 +69,6 @@ pub enum Reloaded {
     },
 }
 
-/// Why a snapshot was refused; the last good one stays in use.
-#[derive(Debug, thiserror::Error)]
-pub enum SnapshotError {
-    /// The configuration.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// The policy.
-    #[error(transparent)]
-    Policy(#[from] PolicyError),
-    /// A key file.
-    #[error(transparent)]
-    Jwks(#[from] JwksError),
-}
-
 // === impl Snapshots ===
 
 impl Snapshots {
@@ -90,7 +76,7 @@ impl Snapshots {
     ///
     /// # Errors
     /// Everything that is wrong with the configuration, the policy or a key file.
-    pub fn load(file: &Path) -> Result<Arc<Snapshots>, SnapshotError> {
+    pub fn load(file: &Path) -> Result<Arc<Snapshots>, ConfigError> {
         let files = Files::read(file)?;
         let stamp = Some(files.stamp);
         let secrets = Arc::new(Secrets::standard(file.parent().unwrap_or(Path::new(""))));
@@ -118,7 +104,7 @@ impl Snapshots {
     ///
     /// # Errors
     /// As [`Snapshots::load`]; the snapshot in use has not changed.
-    pub fn reload(&self) -> Result<Reloaded, SnapshotError> {
+    pub fn reload(&self) -> Result<Reloaded, ConfigError> {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let files = Files::read(&self.file)?;
         if last.stamp == Some(files.stamp) {
@@ -139,7 +125,7 @@ impl Snapshots {
     }
 
     /// As [`Snapshots::reload`], but an error that was returned before, for the same reason, is returned as `None`.
-    fn reload_once(&self) -> Result<Reloaded, Option<SnapshotError>> {
+    fn reload_once(&self) -> Result<Reloaded, Option<ConfigError>> {
         self.reload().map_err(|error| {
             let text = error.to_string();
             let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
@@ -169,16 +155,28 @@ fn needs_restart(before: &Config, after: &Config) -> Vec<&'static str> {
 // === impl Files ===
 
 impl Files {
-    fn read(file: &Path) -> Result<Files, SnapshotError> {
+    fn read(file: &Path) -> Result<Files, ConfigError> {
         let loaded = config::load(file)?;
-        let policy = PolicySource::read(&loaded.config.policy.directory)?;
+        let mut problems = Vec::new();
+        let policy = PolicySource::read(&loaded.config.policy.directory);
+        let policy = policy.map_err(|error| problems.push(policy_problem(&loaded, error))).ok();
+        let mut keys = Vec::new();
+        for path in loaded.config.identity.issuers.iter().filter_map(|issuer| issuer.jwks.file.as_deref()) {
+            match std::fs::read(path) {
+                Ok(bytes) => keys.push(bytes),
+                Err(cause) => problems.push(keys_problem(&loaded, &JwksError::Read { path: path.to_owned(), cause })),
+            }
+        }
+        let Some(policy) = policy.filter(|_| problems.is_empty()) else {
+            problems.sort_by_key(|problem| (problem.line, problem.column));
+            return Err(ConfigError { problems });
+        };
         let mut digest = Sha256::new();
         digest.update((loaded.bytes.len() as u64).to_be_bytes());
         digest.update(&loaded.bytes);
         policy.digest(&mut digest);
         let revision: Stamp = digest.clone().finalize().into();
-        for path in loaded.config.identity.issuers.iter().filter_map(|issuer| issuer.jwks.file.as_deref()) {
-            let bytes = std::fs::read(path).map_err(|cause| JwksError::Read { path: path.to_owned(), cause })?;
+        for bytes in keys {
             digest.update((bytes.len() as u64).to_be_bytes());
             digest.update(bytes);
         }
@@ -186,46 +184,44 @@ impl Files {
         Ok(Files { loaded, policy, revision, stamp: digest.finalize().into() })
     }
 
-    fn into_snapshot(self, secrets: Arc<Secrets>, identity: Option<&Identity>) -> Result<Snapshot, SnapshotError> {
-        let config = self.loaded.config;
+    fn into_snapshot(self, secrets: Arc<Secrets>, identity: Option<&Identity>) -> Result<Snapshot, ConfigError> {
+        let config = &self.loaded.config;
         let limits = Limits {
             timeout: Duration::from_millis(config.policy.evaluation_timeout_ms),
             max_instructions: config.policy.max_instructions,
         };
-        let policy = Policy::compile(&self.policy, limits)?;
-        let identity = Identity::new(&config.identity, identity)?;
-        Ok(Snapshot { revision: self.revision, config, policy, identity, secrets })
+        let one = |problem| ConfigError { problems: vec![problem] };
+        let policy = Policy::compile(&self.policy, limits);
+        let policy = policy.map_err(|error| one(policy_problem(&self.loaded, error)))?;
+        let identity = Identity::new(&config.identity, identity);
+        let identity = identity.map_err(|error| one(keys_problem(&self.loaded, &error)))?;
+        Ok(Snapshot { revision: self.revision, config: self.loaded.config, policy, identity, secrets })
     }
 }
 
-// === impl SnapshotError ===
-
-impl SnapshotError {
-    /// What is wrong, one problem each.
-    #[must_use]
-    pub fn problems(&self) -> Vec<Problem> {
-        let problem = |file: &Path, line, column, message: String, remedy: &str| {
-            let (file, remedy) = (file.to_owned(), remedy.to_owned());
-            vec![Problem { file, line, column, key: String::new(), message, remedy }]
-        };
-        match self {
-            SnapshotError::Config(error) => error.problems.clone(),
-            SnapshotError::Policy(PolicyError::Rego { path, line, column, cause }) => {
-                problem(path, *line, *column, cause.clone(), "")
-            }
-            SnapshotError::Policy(PolicyError::Data { path, cause }) => problem(path, 0, 0, cause.clone(), ""),
-            SnapshotError::Policy(
-                error @ (PolicyError::Read { path, .. }
-                | PolicyError::TooLarge { path, .. }
-                | PolicyError::NotUtf8 { path }
-                | PolicyError::Empty { path }
-                | PolicyError::NoDecision { path }),
-            ) => problem(path, 0, 0, error.to_string(), "see `policy.directory`"),
-            SnapshotError::Jwks(error @ (JwksError::Read { path, .. } | JwksError::File { path, .. })) => {
-                problem(path, 0, 0, error.to_string(), "see `identity.issuers`")
-            }
+/// What is wrong with the policy: in one of its files, or else at the key that names its directory.
+fn policy_problem(loaded: &Loaded, error: PolicyError) -> Problem {
+    let at = |file, line, column, message| {
+        let remedy = "correct the file; nothing of the policy is used until it compiles".to_owned();
+        Problem { file, line, column, key: String::new(), message, remedy }
+    };
+    match error {
+        PolicyError::Rego { path, line, column, cause } => at(path, line, column, cause),
+        PolicyError::Data { path, cause } => at(path, 0, 0, cause),
+        error => {
+            let remedy = "name a directory with `*.rego` files that hold the rule `decision` of package `keyward`";
+            loaded.problem("policy.directory", error.to_string(), remedy)
         }
     }
+}
+
+/// What is wrong with a key file, at the key that names it.
+fn keys_problem(loaded: &Loaded, error: &JwksError) -> Problem {
+    let (JwksError::Read { path, .. } | JwksError::File { path, .. }) = error;
+    let mut issuers = loaded.config.identity.issuers.iter();
+    let index = issuers.position(|issuer| issuer.jwks.file.as_ref() == Some(path)).unwrap_or_default();
+    let key = format!("identity.issuers[{index}].jwks.file");
+    loaded.problem(&key, error.to_string(), "name a file with the issuer's public keys (RFC 7517)")
 }
 
 #[cfg(test)]

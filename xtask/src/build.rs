@@ -6,18 +6,20 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use keyward_tests::files;
 
-use crate::cargo::{cargo, run};
+use crate::cargo::{cargo, run, step};
 
 const TARGET: &str = "wasm32-wasip1";
 
 /// Builds everything that runs; returns the path of the filter's module.
 pub(crate) fn run_programs() -> Result<()> {
+    step("building the server and the demo upstream; the first time takes several minutes");
     run(&mut cargo(&["build", "--release", "-p", "keyward-server", "-p", "keyward-demo-upstream"]))
 }
 
 /// Builds the filter.
 pub(crate) fn run_filter() -> Result<PathBuf> {
     add_target()?;
+    step("building the filter for Envoy; the first time takes a minute or two");
     run(&mut cargo(&["build", "--profile", "wasm", "--target", TARGET, "-p", "keyward-filter"]))?;
     files::filter_module()
 }

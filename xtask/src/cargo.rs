@@ -20,6 +20,11 @@ pub(crate) fn line(command: &Command) -> String {
     std::iter::once(program).chain(arguments).collect::<Vec<_>>().join(" ")
 }
 
+/// Says what is done now, so that nobody waits without knowing for what.
+pub(crate) fn step(what: &str) {
+    eprintln!("== {what}");
+}
+
 /// Shows the command and runs it to its end.
 ///
 /// # Errors

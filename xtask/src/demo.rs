@@ -8,11 +8,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use keyward_tests::files;
 use keyward_tests::stack::Stack;
+use keyward_tests::{files, tools};
 use serde_json::json;
 
-use crate::build;
+use crate::{build, cargo};
 
 /// How long the demo's token is valid.
 const TOKEN_SECS: i64 = 8 * 3600;
@@ -39,6 +39,9 @@ struct Ports {
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let ports = Ports::read()?;
     build::run_all()?;
+    cargo::step("looking for Envoy; the first time it is fetched into target/tools, which takes a minute or two");
+    tools::envoy()?;
+    cargo::step("starting the upstream, the server and Envoy");
     let runtime = tokio::runtime::Runtime::new().context("starting the runtime")?;
     runtime.block_on(show(arguments, &ports))
 }
@@ -69,17 +72,20 @@ async fn show(arguments: &Arguments, ports: &Ports) -> Result<()> {
         stack.stop();
         return tour;
     }
-    println!("\nUp until Ctrl-C. In another terminal:\n");
-    println!("  . target/demo/env");
-    println!(
-        "  curl -s $KEYWARD_URL -H \"Authorization: Bearer $KEYWARD_TOKEN\" -H 'Content-Type: application/json' \\"
-    );
-    println!("    -H 'Accept: application/json, text/event-stream' -H 'MCP-Protocol-Version: 2025-11-25' \\");
-    println!("    -d '{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/list\"}}'");
-    println!("  curl -s $UPSTREAM_REPORT\n  tail $AUDIT_LOG\n");
+    println!("\nUp until Ctrl-C. In another terminal, in {}:\n", files::workspace().display());
+    println!("{}", usage());
     let ended = wait_for_the_end(&mut stack).await;
     stack.stop();
     ended
+}
+
+/// What to paste while the demo is up: the README's own lines, so that there is one example and the tour runs it.
+fn usage() -> &'static str {
+    let blocks = include_str!("../../README.md").split("```sh\n").skip(1);
+    blocks
+        .filter_map(|rest| rest.split("```").next())
+        .find(|block| block.starts_with(". target/demo/env"))
+        .unwrap_or_default()
 }
 
 /// Waits for Ctrl-C or SIGTERM, or for a part that ends by itself.
@@ -159,6 +165,27 @@ fn port(variable: &str, default: u16, held: &mut Vec<TcpListener>) -> Result<Soc
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_to_paste_is_a_whole_call_of_the_newest_revision() {
+        let body = usage().split_once("-d '").and_then(|(_, rest)| rest.split_once('\'')).unwrap().0;
+        let message: serde_json::Value = serde_json::from_str(body).unwrap();
+        let meta = &message["params"]["_meta"];
+        let revision = meta["io.modelcontextprotocol/protocolVersion"].as_str().unwrap();
+        assert!(
+            revision == keyward_tests::agent::NEWEST && meta["io.modelcontextprotocol/clientCapabilities"].is_object()
+        );
+        let (method, name) = (message["method"].as_str().unwrap(), message["params"]["name"].as_str().unwrap());
+        for header in [
+            format!("'MCP-Protocol-Version: {revision}'"),
+            format!("'Mcp-Method: {method}'"),
+            format!("'Mcp-Name: {name}'"),
+            "'Accept: application/json, text/event-stream'".to_owned(),
+            "\"Authorization: Bearer $KEYWARD_TOKEN\"".to_owned(),
+        ] {
+            assert!(usage().contains(&header), "{header}");
+        }
+    }
 
     #[test]
     fn a_busy_port_names_its_variable() {

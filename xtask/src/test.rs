@@ -45,11 +45,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         }
         None => {
             // Apart from each other: the features that one crate turns on in a shared dependency must not help another.
+            cargo::step("testing the contract and the filter; building takes minutes the first time");
             summary.run(&mut cargo(&["test", "--release", "-p", "keyward-contract", "-p", "keyward-filter"]))?;
+            cargo::step(
+                "testing the server, the demo upstream and the rest; building takes several minutes the first time",
+            );
             let others = ["keyward-contract", "keyward-filter", "keyward-tests"];
             let mut command = cargo(&["test", "--release", "--workspace"]);
             command.args(others.iter().flat_map(|name| ["--exclude", name]));
             summary.run(&mut command)?;
+            cargo::step("testing the harness");
             summary.run(&mut cargo(&["test", "--release", "-p", "keyward-tests", "--lib"]))?;
             build::run_all()?;
             end_to_end(&mut summary, arguments, arguments.envoy.as_deref(), &[])?;
@@ -85,6 +90,9 @@ fn end_to_end(summary: &mut Summary, arguments: &Arguments, envoy: Option<&str>,
     if arguments.nocapture {
         command.arg("--nocapture");
     }
+    cargo::step(
+        "testing end to end; the first time Envoy and the official clients are fetched and the tests built, in some minutes",
+    );
     if let Some(version) = envoy {
         command.env(tools::ENVOY_VERSION_VARIABLE, version);
         tools::envoy_version(version)?;

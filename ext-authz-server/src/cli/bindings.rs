@@ -17,19 +17,19 @@ pub(super) struct Bindings {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// One line a binding.
+    /// Print one line a binding: whose it is, for which servers and hosts, and whether its secrets are set.
     List {
         #[command(flatten)]
         file: ConfigFile,
     },
-    /// One card, as JSON.
+    /// Print one binding, as JSON.
     Show {
-        /// The binding.
+        /// The `id` of the binding in the configuration; `keyward bindings list` shows all.
         id: String,
         #[command(flatten)]
         file: ConfigFile,
     },
-    /// All cards, as a JSON array.
+    /// Print all bindings, as a JSON array.
     Export {
         #[command(flatten)]
         file: ConfigFile,
@@ -82,9 +82,7 @@ pub(super) fn run(command: &Bindings) -> Result<ExitCode, CommandError> {
     })?;
     match &command.action {
         Action::List { .. } => {
-            for card in &cards {
-                println!("{}", card.line());
-            }
+            print!("{}", table(&cards));
         }
         Action::Show { id, .. } => match cards.iter().find(|card| card.id == id) {
             Some(card) => println!("{}", serde_json::to_string_pretty(card).unwrap_or_default()),
@@ -126,13 +124,40 @@ async fn card<'a>(binding: &'a Binding, secrets: &Secrets) -> Card<'a> {
     }
 }
 
+/// The cards in columns, under a header.
+fn table(cards: &[Card<'_>]) -> String {
+    const HEADER: [&str; 7] = ["ID", "MODE", "ENVIRONMENT", "OWNER", "SERVERS", "HOSTS", "SECRETS"];
+    let mut rows = vec![HEADER.map(str::to_owned)];
+    rows.extend(cards.iter().map(Card::row));
+    let widths: [usize; 7] =
+        std::array::from_fn(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0));
+    let mut text = String::new();
+    for row in rows {
+        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
+        text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
+        text.push('\n');
+    }
+    text
+}
+
 // === impl Card ===
 
 impl Card<'_> {
-    fn line(&self) -> String {
-        let set = if self.credentials.iter().all(|credential| credential.set) { "set" } else { "NOT SET" };
-        let (servers, hosts) = (self.servers.join(","), self.hosts.join(","));
-        let Card { id, mode, environment, owner, .. } = self;
-        format!("{id}  {mode}  {environment}  {owner}  {servers}  {hosts}  {set}")
+    fn row(&self) -> [String; 7] {
+        let secrets = match self.credentials.as_slice() {
+            [] => "none",
+            credentials if credentials.iter().all(|credential| credential.set) => "set",
+            _ => "NOT SET",
+        };
+        let listed = |list: &[String]| if list.is_empty() { "-".to_owned() } else { list.join(",") };
+        [
+            self.id.to_owned(),
+            self.mode.to_owned(),
+            self.environment.to_owned(),
+            self.owner.to_owned(),
+            listed(self.servers),
+            listed(self.hosts),
+            secrets.to_owned(),
+        ]
     }
 }

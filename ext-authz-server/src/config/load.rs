@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use serde_saphyr::Error as YamlError;
 
 use super::check::Checker;
+use super::node::Node;
 use super::position::Positions;
-use super::{Config, ConfigError, Problem};
+use super::{Config, ConfigError, Problem, shape};
 
 /// The largest configuration file, in bytes.
 const MAX_CONFIG_BYTES: usize = 4 * 1024 * 1024;
@@ -54,7 +55,7 @@ pub fn parse(file: &Path, text: &str) -> Result<Config, ConfigError> {
     };
     let mut config: Config = match serde_saphyr::from_str_with_options(text, options) {
         Ok(config) => config,
-        Err(error) => return Err(ConfigError { problems: vec![describe(file, text, &error)] }),
+        Err(error) => return Err(ConfigError { problems: refused(file, text, &error) }),
     };
     let problems = Checker::run(&config);
     if !problems.is_empty() {
@@ -85,42 +86,25 @@ fn whole(file: &Path, message: String, remedy: &str) -> ConfigError {
     ConfigError { problems: vec![Problem { file: file.to_owned(), line: 0, column: 0, key, message, remedy }] }
 }
 
-/// One problem for what the reader refused.
-fn describe(file: &Path, text: &str, error: &YamlError) -> Problem {
-    let error = error.without_snippet();
-    let (line, column) = error.location().map_or((1, 1), |location| (location.line(), location.column()));
-    let parent = Positions::read(text).key_at(line, column);
-    let (key, message, remedy) = match error {
-        YamlError::SerdeUnknownField { field, expected, .. } => {
-            let remedy = match closest(field, expected) {
-                Some(name) => format!("did you mean `{name}`?"),
-                None => format!("known keys here are {}", listed(expected)),
-            };
-            (key_of_field(&parent, field), "unknown key".to_owned(), remedy)
-        }
-        YamlError::SerdeUnknownVariant { variant, expected, .. } => {
-            (parent, format!("`{variant}` is not one of the choices"), format!("write one of {}", listed(expected)))
-        }
-        YamlError::SerdeMissingField { field, .. } => (parent, format!("`{field}` is missing"), "add it".to_owned()),
-        YamlError::DuplicateMappingKey { .. } => (parent, "the key occurs twice".to_owned(), "keep one".to_owned()),
-        other => (parent, plain(&other.to_string()), String::new()),
+/// What is wrong with a file that the typed reader refused: its syntax, or its shape, or else what that reader says.
+fn refused(file: &Path, text: &str, error: &YamlError) -> Vec<Problem> {
+    let problem = |error: &YamlError, message: String, remedy: &str| {
+        let error = error.without_snippet();
+        let (line, column) = error.location().map_or((1, 1), |location| (location.line(), location.column()));
+        let (file, key, remedy) = (file.to_owned(), Positions::read(text).key_at(line, column), remedy.to_owned());
+        Problem { file, line, column, key, message, remedy }
     };
-    Problem { file: file.to_owned(), line, column, key, message, remedy }
-}
-
-/// The path of an unknown key, whose own position is the one reported.
-fn key_of_field(at: &str, field: &str) -> String {
-    if at == field || at.ends_with(&format!(".{field}")) {
-        return at.to_owned();
+    let said = |error: &YamlError| plain(&error.without_snippet().to_string());
+    match Node::read(text) {
+        Err(error @ YamlError::MultipleDocuments { .. }) => {
+            vec![problem(&error, "a second document begins here".to_owned(), "keep one in the file")]
+        }
+        Err(error) => vec![problem(&error, said(&error), "look at the indentation, quotes and brackets there")],
+        Ok(document) => match shape::problems(file, &document) {
+            problems if problems.is_empty() => vec![problem(error, said(error), "")],
+            problems => problems,
+        },
     }
-    match at.rsplit_once('.') {
-        Some((parent, _)) => format!("{parent}.{field}"),
-        None => field.to_owned(),
-    }
-}
-
-fn listed(names: &[&str]) -> String {
-    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
 
 /// The reader's own message on one line, without the position that stands in front of it already.
@@ -130,34 +114,16 @@ fn plain(message: &str) -> String {
     message.get(..end).unwrap_or(message).trim_start_matches("error: ").trim_end_matches('.').to_owned()
 }
 
-/// The known name that a misspelt one is closest to, at most a third of its letters away.
-fn closest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
-    let limit = name.len().div_ceil(3);
-    known
-        .iter()
-        .map(|candidate| (distance(name, candidate), *candidate))
-        .filter(|(d, _)| *d <= limit)
-        .min()
-        .map(|(_, c)| c)
-}
+// === impl Loaded ===
 
-/// Levenshtein distance.
-fn distance(one: &str, two: &str) -> usize {
-    let two: Vec<char> = two.chars().collect();
-    let mut row: Vec<usize> = (0..=two.len()).collect();
-    for (i, a) in one.chars().enumerate() {
-        let mut diagonal = i;
-        let mut left = i + 1;
-        let mut next = vec![left];
-        for (b, above) in two.iter().zip(row.iter().skip(1)) {
-            let cost = (diagonal + usize::from(a != *b)).min(above + 1).min(left + 1);
-            diagonal = *above;
-            left = cost;
-            next.push(cost);
-        }
-        row = next;
+impl Loaded {
+    /// A problem with what a key of the file names, for example a missing file, at the place of that key.
+    #[must_use]
+    pub fn problem(&self, key: &str, message: String, remedy: &str) -> Problem {
+        let (line, column) = Positions::read(&String::from_utf8_lossy(&self.bytes)).of(key);
+        let (file, key, remedy) = (self.file.clone(), key.to_owned(), remedy.to_owned());
+        Problem { file, line, column, key, message, remedy }
     }
-    row.last().copied().unwrap_or(0)
 }
 
 // === impl Config ===

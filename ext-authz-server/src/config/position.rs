@@ -4,22 +4,14 @@
 //! is looked up here, and a position that a reader reports is looked up the other way round.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_saphyr::{DuplicateKeyPolicy, Location, Spanned};
+use serde_saphyr::{Location, Spanned};
+
+use super::node::Node;
 
 /// The positions of all keys, by path: `bindings[0].hosts`.
 #[derive(Debug, Default)]
 pub(super) struct Positions(BTreeMap<String, (u64, u64)>);
-
-enum Node {
-    Scalar,
-    Sequence(Vec<Spanned<Node>>),
-    Mapping(Vec<(Spanned<String>, Spanned<Node>)>),
-}
-
-struct NodeVisitor;
 
 // === impl Positions ===
 
@@ -27,8 +19,7 @@ impl Positions {
     /// Reads positions; text that is not YAML has none.
     pub(super) fn read(text: &str) -> Positions {
         let mut positions = Positions::default();
-        let options = serde_saphyr::options! { duplicate_keys: DuplicateKeyPolicy::LastWins };
-        if let Ok(Spanned { value, .. }) = serde_saphyr::from_str_with_options::<Spanned<Node>>(text, options) {
+        if let Ok(Spanned { value, .. }) = Node::read(text) {
             positions.add("", &value);
         }
         positions
@@ -60,7 +51,7 @@ impl Positions {
 
     fn add(&mut self, path: &str, node: &Node) {
         match node {
-            Node::Scalar => {}
+            Node::Scalar(_) => {}
             Node::Sequence(items) => {
                 for (index, item) in items.iter().enumerate() {
                     let path = format!("{path}[{index}]");
@@ -81,68 +72,4 @@ impl Positions {
 
 fn line_and_column(location: Location) -> (u64, u64) {
     (location.line(), location.column())
-}
-
-// === impl Node ===
-
-impl<'de> Deserialize<'de> for Node {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(NodeVisitor)
-    }
-}
-
-impl<'de> Visitor<'de> for NodeVisitor {
-    type Value = Node;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("any value")
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<Node, E> {
-        Ok(Node::Scalar)
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<Node, E> {
-        Ok(Node::Scalar)
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<Node, E> {
-        Ok(Node::Scalar)
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<Node, E> {
-        Ok(Node::Scalar)
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<Node, E> {
-        Ok(Node::Scalar)
-    }
-
-    fn visit_unit<E>(self) -> Result<Node, E> {
-        Ok(Node::Scalar)
-    }
-
-    fn visit_none<E>(self) -> Result<Node, E> {
-        Ok(Node::Scalar)
-    }
-
-    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Node, D::Error> {
-        Node::deserialize(deserializer)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Node, A::Error> {
-        let mut items = Vec::new();
-        while let Some(item) = access.next_element()? {
-            items.push(item);
-        }
-        Ok(Node::Sequence(items))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Node, A::Error> {
-        let mut members = Vec::new();
-        while let Some(member) = access.next_entry()? {
-            members.push(member);
-        }
-        Ok(Node::Mapping(members))
-    }
 }

@@ -39,8 +39,7 @@ impl SecretStore for EnvStore {
         if name {
             return Ok(());
         }
-        let cause = "what follows `env://` is the name of an environment variable";
-        Err(SecretError::Reference { reference: format!("env://{rest}"), cause })
+        Err(SecretError::Reference { cause: "what follows `env://` is the name of an environment variable" })
     }
 
     fn resolve<'a>(&'a self, rest: &'a str) -> Resolving<'a> {

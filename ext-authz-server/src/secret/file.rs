@@ -113,7 +113,7 @@ impl SecretStore for FileStore {
         } else {
             return Ok(());
         };
-        Err(SecretError::Reference { reference: format!("file://{rest}"), cause })
+        Err(SecretError::Reference { cause })
     }
 
     fn resolve<'a>(&'a self, rest: &'a str) -> Resolving<'a> {

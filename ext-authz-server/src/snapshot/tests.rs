@@ -63,7 +63,7 @@ fn a_bad_one_is_refused_whole_and_named() {
         let before = std::fs::read_to_string(dir.path().join(name)).ok();
         dir.write(name, content);
         let error = snapshots.reload().unwrap_err();
-        let text = error.problems().iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+        let text = error.to_string();
         assert!(text.contains(expected), "{name}: {text}");
         assert!(Arc::ptr_eq(&snapshots.current(), &good), "{name}");
         match before {

@@ -10,7 +10,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-use super::{SnapshotError, Snapshots};
+use super::Snapshots;
+use crate::config::ConfigError;
 
 /// How long files must be left alone before they are read.
 const SETTLE: Duration = Duration::from_millis(100);
@@ -21,7 +22,7 @@ const LOOK: Duration = Duration::from_secs(2);
 
 /// Reloads whenever a file of the snapshot changes, and keeps fetched keys fresh. Runs until it is dropped. `refused` hears
 /// of each snapshot that was refused, once.
-pub async fn watch(snapshots: Arc<Snapshots>, refused: impl Fn(&SnapshotError) + Send + Sync) {
+pub async fn watch(snapshots: Arc<Snapshots>, refused: impl Fn(&ConfigError) + Send + Sync) {
     let (changed, mut changes) = mpsc::channel::<()>(1);
     let mut watcher = watcher(changed.clone());
     let mut watched = BTreeSet::new();
@@ -43,7 +44,7 @@ pub async fn watch(snapshots: Arc<Snapshots>, refused: impl Fn(&SnapshotError) +
         match tokio::task::spawn_blocking(move || reloading.reload_once()).await {
             Ok(Ok(_) | Err(None)) => {}
             Ok(Err(Some(error))) => {
-                for problem in error.problems() {
+                for problem in &error.problems {
                     tracing::error!(%problem, "refused; the last good configuration and policy stay in use");
                 }
                 refused(&error);

@@ -3,6 +3,7 @@
 use anyhow::{Result, anyhow, bail};
 use keyward_tests::agent;
 use keyward_tests::client::Answer;
+use keyward_tests::files;
 use keyward_tests::stack::Stack;
 use serde_json::{Value, json};
 
@@ -18,6 +19,7 @@ pub(super) async fn run(stack: &Stack) -> Result<()> {
     tour.leaked().await;
     tour.forbidden().await;
     tour.audited().await;
+    tour.pasted().await;
     match tour.wrong {
         0 => {
             println!("\nEvery step came out right.");
@@ -120,6 +122,26 @@ impl Tour<'_> {
             expect(count("allow") == 2 && count("deny") == 2, "two calls allowed, two denied")?;
             let text: String = records.iter().map(Value::to_string).collect();
             expect(!text.contains(&self.stack.secret) && !text.contains(&self.stack.token), "no secret, no token")
+        };
+        let checked = checked.await;
+        self.note(checked);
+    }
+
+    async fn pasted(&mut self) {
+        self.title("What README.md says to paste");
+        let checked = async {
+            let mut shell = tokio::process::Command::new("sh");
+            let output = shell.args(["-euc", super::usage()]).current_dir(files::workspace()).output().await?;
+            let out = String::from_utf8_lossy(&output.stdout);
+            for text in out.lines() {
+                println!("   {text}");
+            }
+            let err = String::from_utf8_lossy(&output.stderr);
+            expect(output.status.success(), "each command ended well")
+                .map_err(|error| error.context(err.into_owned()))?;
+            expect(out.contains("REDACTED"), "the answer is scrubbed")?;
+            expect(out.contains(&self.stack.secret), "the upstream received the credential")?;
+            expect(out.contains("\"binding"), "the audit record names the binding")
         };
         let checked = checked.await;
         self.note(checked);

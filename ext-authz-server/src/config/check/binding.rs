@@ -152,7 +152,8 @@ impl Checker<'_> {
 
     fn template(&mut self, key: &str, template: &str) {
         if template.matches("{secret}").count() != 1 {
-            let message = format!("`{template}` does not hold exactly one `{{secret}}`");
+            // Not shown: the secret itself may stand where `{secret}` should.
+            let message = "the template does not hold exactly one `{secret}`";
             self.add(format!("{key}.template"), message, "write for example `Bearer {secret}`");
         } else if template.len() > 512 || template.chars().any(|c| c.is_control() || !c.is_ascii()) {
             let message = "longer than 512 bytes, or with characters outside printable ASCII";

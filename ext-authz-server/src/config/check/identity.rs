@@ -72,7 +72,8 @@ impl Checker<'_> {
             }
             (None, Some(url)) => {
                 if let Err(cause) = check_url(url) {
-                    let message = format!("`{url}` cannot be used: {cause}");
+                    // Not shown: it may hold a password.
+                    let message = format!("the address cannot be used: {cause}");
                     self.add(format!("{key}.url"), message, "write an https address, or http on loopback");
                 }
                 self.range(format!("{key}.refresh_secs"), jwks.refresh_secs(), 10..=86400);

@@ -1,0 +1,162 @@
+//! The commands of the program, and what they say where something is wrong.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use super::fixture::Fixture;
+
+fn keyward(fixture: &Fixture, arguments: &[&str]) -> (Option<i32>, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_keyward"))
+        .args(arguments)
+        .env("KEYWARD_CONFIG", fixture.configuration())
+        .output()
+        .unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn check_config_tells_what_is_wrong_and_where() {
+    let fixture = Fixture::new("check");
+    let (code, out, err) = keyward(&fixture, &["check-config", "--secrets"]);
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    assert!(out.contains("ok, revision "), "{out}");
+    fixture.write("policies/main.rego", "package keyward\n\ndecision := {");
+    let (code, _, err) = keyward(&fixture, &["check-config"]);
+    assert_eq!(code, Some(1));
+    assert!(err.contains("main.rego:3:"), "{err}");
+    fixture.write("policies/main.rego", "package other\n");
+    let (_, _, err) = keyward(&fixture, &["check-config"]);
+    assert!(
+        err.contains("keyward.yaml:12:11: `policy.directory`: ") && err.contains("has the rule `decision`"),
+        "{err}"
+    );
+    let good = std::fs::read_to_string(fixture.configuration()).unwrap();
+    fixture.write("keyward.yaml", &good.replace("jwks.json", "none.json").replace("policies", "none"));
+    let (code, _, err) = keyward(&fixture, &["check-config"]);
+    assert_eq!((code, err.lines().count()), (Some(1), 2), "{err}");
+    for expected in
+        ["keyward.yaml:11:15: `identity.issuers[0].jwks.file`: ", "keyward.yaml:12:11: `policy.directory`: "]
+    {
+        assert!(err.contains(expected), "{expected}: {err}");
+    }
+    fixture.write("keyward.yaml", "version: 1\nnonsense: 1\n");
+    let (code, _, err) = keyward(&fixture, &["check-config"]);
+    assert_eq!(code, Some(1));
+    assert!(err.contains("keyward.yaml:2:1: `nonsense`: unknown key"), "{err}");
+    std::fs::remove_file(fixture.configuration()).unwrap();
+    let (code, _, err) = keyward(&fixture, &["check-config"]);
+    assert_eq!(code, Some(1));
+    assert!(err.contains("keyward.yaml: cannot be read"), "{err}");
+    assert_eq!(keyward(&fixture, &["check-config", "--nonsense"]).0, Some(2));
+    assert_eq!(keyward(&fixture, &["serve"]).0, Some(1));
+}
+
+#[test]
+fn check_config_tells_where_a_missing_secret_is_named() {
+    let fixture = Fixture::new("check-secrets");
+    for secret in ["api.key", "audit.key"] {
+        std::fs::remove_file(fixture.directory.join(secret)).unwrap();
+    }
+    assert_eq!(keyward(&fixture, &["check-config"]).0, Some(0));
+    let (code, _, err) = keyward(&fixture, &["check-config", "--secrets"]);
+    assert_eq!((code, err.lines().count()), (Some(1), 2), "{err}");
+    assert!(err.contains("keyward.yaml:15:3: `audit.hmac_key`: secret `file://audit.key` is not set; "), "{err}");
+    assert!(err.contains("`bindings[0].credentials[0].secret`: secret `file://api.key` is not set; "), "{err}");
+}
+
+#[test]
+fn explain_names_stage_rule_and_binding_but_no_secret() {
+    let fixture = Fixture::new("explain");
+    let body = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","arguments":{"message":"m"}}}"#;
+    fixture.write("call.json", body);
+    fixture.write("token", &fixture.token(&json!({})));
+    let file = |name: &str| fixture.directory.join(name).display().to_string();
+    let arguments = ["explain", "--server", "demo", "--token-file", &file("token"), "--request", &file("call.json")];
+    let (code, out, err) = keyward(&fixture, &arguments);
+    assert_eq!(code, Some(0), "{out}{err}");
+    for expected in ["subject: alice", "rule: tools", "binding: demo-api-key", "set: yes", "allowed"] {
+        assert!(out.contains(expected), "{expected}: {out}");
+    }
+    assert!(!format!("{out}{err}").contains(super::fixture::SECRET));
+    let claims = r#"{"iss":"https://issuer.example","aud":"https://mcp.example/mcp","sub":"bob","exp":9999999999}"#;
+    let arguments = ["explain", "--server", "demo", "--claims", claims, "--request", &file("call.json"), "--json"];
+    let (code, out, err) = keyward(&fixture, &arguments);
+    assert_eq!(code, Some(1), "{out}{err}");
+    let explanation: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(explanation["reason"], "not_allowed");
+}
+
+#[test]
+fn the_example_of_the_readme_is_allowed() {
+    let repository = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+    let readme = std::fs::read_to_string(repository.join("README.md")).unwrap();
+    let blocks = readme.split("```sh\n").filter_map(|rest| rest.split("```").next());
+    let example = blocks.skip(1).find(|block| block.contains("keyward explain")).unwrap();
+    let example = example.replace("target/release/keyward", env!("CARGO_BIN_EXE_keyward"));
+    let fixture = Fixture::new("readme");
+    std::os::unix::fs::symlink(repository.join("policies"), fixture.directory.join("sample")).unwrap();
+    let example = example.replace("policies/keyward.yaml", "sample/keyward.yaml");
+    let output = Command::new("sh").args(["-c", &example]).current_dir(&fixture.directory).output().unwrap();
+    let out = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{out}{}", String::from_utf8_lossy(&output.stderr));
+    for expected in ["mcp revision: 2026-07-28", "rule: tool_by_role", "binding: demo-api-key", "set: yes", "allowed"] {
+        assert!(out.contains(expected), "{expected}: {out}");
+    }
+}
+
+#[test]
+fn explain_asks_from_the_address_that_it_is_told() {
+    let sample = concat!(env!("CARGO_MANIFEST_DIR"), "/../policies/keyward.yaml");
+    let fixture = Fixture::new("source");
+    let body = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"delete_everything","arguments":{}}}"#;
+    fixture.write("call.json", body);
+    let call = fixture.directory.join("call.json").display().to_string();
+    let claims = r#"{"iss":"https://issuer.example","aud":"https://mcp.example/mcp","sub":"a","exp":4102444800,"roles":["demo-admin"]}"#;
+    let arguments =
+        ["explain", "--config", sample, "--server", "demo", "--claims", claims, "--request", &call, "--json"];
+    for (source, rule) in [
+        (&["--source", "10.1.2.3"][..], "tool_by_role"),
+        (&["--source", "192.0.2.1"], "default_deny"),
+        (&[], "default_deny"),
+    ] {
+        let (_, out, err) = keyward(&fixture, &[&arguments, source].concat());
+        assert!(out.contains(&format!("rule: {rule}")), "{source:?}: {out}{err}");
+    }
+    let (code, _, err) = keyward(&fixture, &[&arguments[..], &["--source", "localhost"]].concat());
+    assert!(code == Some(2) && err.contains("invalid IP address"), "{err}");
+}
+
+#[test]
+fn explain_says_what_its_arguments_lack() {
+    let fixture = Fixture::new("arguments");
+    let (code, _, err) = keyward(&fixture, &["explain", "--server", "none"]);
+    assert_eq!((code, err.as_str()), (Some(1), "--server: there is no server `none`; there is `demo`\n"));
+    let (code, _, err) = keyward(&fixture, &["explain", "--server", "demo", "--claims", r#"{"sub":"alice"}"#]);
+    assert_eq!(code, Some(1));
+    assert!(err.contains("claim `iss` is missing") && err.contains("needed are `iss` and `aud`"), "{err}");
+}
+
+#[test]
+fn bindings_are_shown_without_their_secrets() {
+    let fixture = Fixture::new("bindings");
+    let (code, out, _) = keyward(&fixture, &["bindings", "show", "demo-api-key"]);
+    assert_eq!(code, Some(0));
+    let card: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(
+        card["credentials"][0],
+        json!({"type": "header", "name": "x-api-key", "ref": "file://api.key", "set": true})
+    );
+    assert_eq!(card["actor"], "everybody");
+    assert!(!out.contains(super::fixture::SECRET));
+    std::fs::remove_file(fixture.directory.join("api.key")).unwrap();
+    let (_, out, _) = keyward(&fixture, &["bindings", "list"]);
+    let expected = "ID            MODE             ENVIRONMENT  OWNER          SERVERS  HOSTS                   SECRETS\n\
+                    demo-api-key  service_account  test         platform-team  demo     upstream.internal:9000  NOT SET\n";
+    assert_eq!(out, expected);
+    let (_, out, _) = keyward(&fixture, &["bindings", "export"]);
+    assert_eq!(serde_json::from_str::<Value>(&out).unwrap()[0]["credentials"][0]["set"], false);
+    assert_eq!(keyward(&fixture, &["bindings", "show", "none"]).0, Some(1));
+}
