@@ -23,6 +23,7 @@ const DIGESTS: [&str; 4] = ["content-md5", "digest", "content-digest", "repr-dig
 /// The response of an allowed request.
 pub(crate) struct Response {
     scrubber: Option<Scrubber>,
+    status: u16,
     body: Option<Body>,
     found: Found,
 }
@@ -68,7 +69,7 @@ pub(crate) enum WithheldError {
 impl Response {
     /// A response from which the values of `scrubber` are to be taken out; without one it passes as it is.
     pub(crate) fn new(scrubber: Option<Scrubber>) -> Response {
-        Response { scrubber, body: None, found: Found::default() }
+        Response { scrubber, status: 0, body: None, found: Found::default() }
     }
 
     /// Scrubs the headers, or says why the whole response must be withheld.
@@ -76,6 +77,8 @@ impl Response {
         let Some(scrubber) = &self.scrubber else { return Ok(()) };
         let headers = host::headers(MapType::HttpResponseHeaders).map_err(|_| WithheldError::Headers)?;
         let lower = |name: &str| headers.joined(name).map(|value| value.trim().to_ascii_lowercase());
+        let status = headers.joined(":status").and_then(|status| status.parse().ok());
+        self.status = status.unwrap_or_default();
         if matches!(headers.first(":status"), None | Some(b"101" | b"206" | b"226")) {
             return Err(WithheldError::Partial);
         }
@@ -181,7 +184,9 @@ impl Response {
                 .collect();
             shared.statistics.add(Counter::Redactions, redactions);
             let carriers = carriers.join(",");
-            Report { event: event::SECRET_ECHOED, redactions, carriers: &carriers, ..Report::of(facts) }.send(shared);
+            let http_status = self.status;
+            Report { event: event::SECRET_ECHOED, http_status, redactions, carriers: &carriers, ..Report::of(facts) }
+                .send(shared);
         }
     }
 
