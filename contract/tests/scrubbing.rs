@@ -185,6 +185,40 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(config(300))]
+
+    /// Whatever the text, all of it comes out, in the same length, and nothing panics.
+    #[test]
+    fn any_text_comes_out_in_its_length(seed: u64) {
+        const TOKENS: [&str; 34] = [
+            "\\", "\\\\", "\\u00", "\\ud83d", "\\ude00", "u", "x", "\\/", "/", "n", "\\n", "%", "%2", "%25", "2F", "%2F", "&",
+            "&#", "&#x", "&amp;", "2f;", "=", "=\r\n", "= ", "\r", "\n", "data: ", " ", "\0", "A", "QUJDREVG", "0123456789abcdef",
+            "\u{e9}", "\"",
+        ];
+        let random = &mut Random(seed);
+        let all = secrets(random);
+        let (_, secret) = &all[random.below(all.len())];
+        let forms = forms(secret, random);
+        let text: String = (0..400)
+            .map(|_| match random.below(12) {
+                0 => {
+                    let (_, form) = &forms[random.below(forms.len())];
+                    form.chars().skip(random.below(4)).take(random.below(form.len() + 1)).collect()
+                }
+                _ => TOKENS[random.below(TOKENS.len())].to_owned(),
+            })
+            .collect();
+        let scrubber = Scrubber::new(&[secret]);
+        let mut cuts: Vec<usize> = (0..random.below(60)).map(|_| random.below(text.len())).collect();
+        cuts.sort_unstable();
+        let (whole, ..) = stream(&scrubber, text.as_bytes(), &cuts);
+        prop_assert_eq!(whole.len(), text.len());
+        let value = scrubber.scrub_value(text.as_bytes());
+        prop_assert!(value.is_none_or(|(value, _)| value.len() == text.len()));
+    }
+}
+
 #[test]
 fn the_forms_themselves_reveal_the_secret() {
     let random = &mut Random(7);

@@ -9,7 +9,7 @@ use super::Scrubber;
 use super::escapes::{Text, is_special};
 use super::found::{Found, apply};
 use super::index::Index;
-use super::redact::fill_escape;
+use super::redact::{BACKSLASHES, fill_escape};
 
 /// How many layers of base64 are decoded.
 const DEPTH_MAX: usize = 2;
@@ -21,6 +21,9 @@ const WORD_BYTES: usize = 8;
 const LINE_MIN_BYTES: usize = 56;
 /// How many escapes and folded lines one run may have; what follows is another run.
 const SEGMENTS_MAX: usize = 4096;
+
+/// How many escapes are read back to find where a run begins.
+const ESCAPES_BEFORE_MAX: usize = 16;
 
 /// What was found inside the base64 of a text.
 #[derive(Default)]
@@ -143,16 +146,16 @@ fn next_run(text: &Text<'_>, from: usize, shortest: usize) -> Option<usize> {
         }
         let at = from + number * WORD_BYTES;
         if at >= first && word.iter().all(|byte| is_base64(*byte)) {
-            let known = text.bytes.get(first..at).unwrap_or_default();
-            let start = at - known.iter().rev().take_while(|byte| is_base64(**byte)).count();
+            let start = start_of(text, first, at);
             let end = at + leading(text.bytes.get(at..).unwrap_or_default());
+            let length = end.saturating_sub(start);
             // What ends in neither an escape nor the text is known to be no longer.
             let may_go_on = match text.at(end) {
-                Some(b' ') => end - start >= LINE_MIN_BYTES,
+                Some(b' ') => length >= LINE_MIN_BYTES,
                 byte => byte.is_none_or(|byte| is_special(byte) && byte != b'='),
             };
-            if end - start >= shortest || (may_go_on && end - start >= RUN_MIN_BYTES) {
-                return Some(start + escape_letters(text, start));
+            if length >= shortest || (may_go_on && length >= RUN_MIN_BYTES) {
+                return Some(start);
             }
             first = end;
         }
@@ -188,15 +191,38 @@ fn is_base64(byte: u8) -> bool {
         | (byte == b'_')
 }
 
-/// How many of the characters at `start` belong to an escape that begins before it.
-fn escape_letters(text: &Text<'_>, start: usize) -> usize {
-    match (start.checked_sub(1).and_then(|before| text.at(before)), text.at(start)) {
-        (Some(b'\\'), Some(b'u')) => 5,
-        (Some(b'\\'), Some(b'x')) => 3,
-        (Some(b'\\'), _) => 1,
-        (Some(b'%'), _) => 2,
-        _ => 0,
+/// Where the run begins that `at` is in, at `first` or later.
+fn start_of(text: &Text<'_>, first: usize, at: usize) -> usize {
+    let plain_before = |at: usize| {
+        let before = text.bytes.get(first..at).unwrap_or_default();
+        at - before.iter().rev().take_while(|byte| is_base64(**byte)).count()
+    };
+    let mut start = plain_before(at);
+    for _ in 0..ESCAPES_BEFORE_MAX {
+        let Some(introducer) = introducer_before(text, first, start) else { break };
+        let readings = text.readings(introducer);
+        match readings.escaped().last() {
+            // An escaped character of base64, such as `\/`.
+            Some(unit) if unit.end > start && u8::try_from(unit.code).is_ok_and(is_base64) => {
+                start = plain_before(introducer);
+            }
+            // The last letters of something else, such as `\n`.
+            Some(unit) if unit.end > start => return unit.end,
+            _ => break,
+        }
     }
+    start
+}
+
+/// What starts the escape that ends at `start` or goes on there.
+fn introducer_before(text: &Text<'_>, first: usize, start: usize) -> Option<usize> {
+    let before = text.bytes.get(first..start)?;
+    let back = match before.last()? {
+        b'\\' => before.iter().rev().take(BACKSLASHES).take_while(|byte| **byte == b'\\').count(),
+        b'%' => 1,
+        _ => return None,
+    };
+    Some(start - back)
 }
 
 // === impl Blobs ===

@@ -78,6 +78,18 @@ fn base64_keeps_its_length_and_padding() {
 }
 
 #[test]
+fn the_rest_of_a_blob_stays_as_it_is() {
+    // {"key":"k-0123456789abcdef","n":1}
+    let (before, after) =
+        ("eyJrZXkiOiJrLTAxMjM0NTY3ODlhYmNkZWYiLCJuIjoxfQ==", "eyJrZXkiOiJSRURBQ1RFRFJFREFDVEVEUkUiLCJuIjoxfQ==");
+    assert_eq!(scrubbed("k-0123456789abcdef", before), after);
+    // Of {"pod":"???","key":"fedcba9876543210-k"}, which is the secret back to front, with each slash escaped.
+    let reversed = r"eyJwb2QiOiI\/Pz8iLCJrZXkiOiJmZWRjYmE5ODc2NTQzMjEwLWsifQ==";
+    let clean = r"eyJwb2QiOiI\/Pz8iLCJrZXkiOiJSRURBQ1RFRFJFREFDVEVEUkUifQ==";
+    assert_eq!(scrubbed("k-0123456789abcdef", reversed), clean);
+}
+
+#[test]
 fn folded_lines_of_any_width_are_found() {
     let text = r"Qkh6SYZ\ntek00eV\nNvYjFkb\nGtZMzVZ\na1pTcjF\nOcHRwZW\n9VaDXc+\nUBKZKY";
     for size in 1..text.len() {
