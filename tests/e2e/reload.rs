@@ -133,10 +133,11 @@ async fn a_bad_change_changes_nothing_and_says_why() {
     let good_config = fs::read_to_string(stack.folder.join("keyward.yaml")).unwrap();
     let good_jwks = stack.issuer.jwks().to_string();
     let before = revision(&stack).await;
+    let unknown_key = format!("{good_config}\nno_such_key: 1\n");
     let bad = [
         ("policies/keyward.rego", "package keyward\n\ndecision := {", &good_policy, "keyward.rego"),
         ("policies/keyward.rego", "package another\n\ndecision := true\n", &good_policy, "decision"),
-        ("keyward.yaml", "version: 1\nno_such_key: 1\n", &good_config, "no_such_key"),
+        ("keyward.yaml", &unknown_key, &good_config, "no_such_key"),
         ("keyward.yaml", "version: [", &good_config, "keyward.yaml"),
         ("keyward.yaml", "", &good_config, "keyward.yaml"),
         ("jwks.json", "{\"keys\": 7}", &good_jwks, "jwks.json"),

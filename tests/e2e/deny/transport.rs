@@ -79,6 +79,20 @@ async fn a_request_without_a_body_is_no_call() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_body_under_the_limit_is_decided_on() {
+    let stack = Stack::builder("deny-not-too-large").start().await.unwrap();
+    let message = "a".repeat(1_000_000);
+    for protocol in [Protocol::Http1, Protocol::Http2] {
+        let call = agent::tool_call(1, "echo", json!({"message": message.as_str()})).protocol(protocol);
+        for call in [call.clone(), call.chunked(65_536, Duration::ZERO)] {
+            let answer = stack.send(call).await.unwrap();
+            // By the policy, which allows no such message: the whole body came to the server.
+            expect::denied(&stack, &answer, Reason::NotAllowed, 1).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_body_over_the_limit_is_refused() {
     let stack = Stack::builder("deny-large-body").start().await.unwrap();
     // Over the filter's limit but under Envoy's: the filter answers.
