@@ -31,9 +31,23 @@ pub const INTERNAL_HEADER_PREFIX: &str = "x-keyward-";
 /// response. It is repeated once per value and never forwarded. Sent only to a caller that names the contract version.
 pub const SCRUB_HEADER: &str = "x-keyward-scrub";
 
-/// Client headers that never reach an upstream, whatever the policy says.
-pub const STRIPPED_HEADERS: [&str; 6] =
-    ["authorization", "proxy-authorization", "x-authorization", "x-forwarded-authorization", "cookie", "dpop"];
+/// Client headers that never reach an upstream, whatever the policy says: those that identify the client, and those that
+/// make some frameworks run another method, path or host than the one that was decided on.
+pub const STRIPPED_HEADERS: [&str; 13] = [
+    "authorization",
+    "proxy-authorization",
+    "x-authorization",
+    "x-forwarded-authorization",
+    "cookie",
+    "dpop",
+    "x-http-method-override",
+    "x-http-method",
+    "x-method-override",
+    "x-original-url",
+    "x-rewrite-url",
+    "x-forwarded-prefix",
+    "x-forwarded-host",
+];
 
 /// `envoy.service.auth.v3.CheckRequest`.
 #[derive(Clone, PartialEq, prost::Message)]

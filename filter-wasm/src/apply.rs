@@ -18,12 +18,20 @@ const PARTIAL: [&str; 6] = ["range", "if-range", "request-range", "x-ms-range", 
 /// Envoy's default access log shows this header in place of the path.
 const ORIGINAL_PATH: &str = "x-envoy-original-path";
 
-/// Changes the request as the server said, and returns what to scrub from the response.
+/// What is to be known of the response to a request that was changed.
+pub(crate) struct Applied {
+    /// What to scrub from it.
+    pub(crate) scrubber: Option<Scrubber>,
+    /// Envoy chooses the route again for a changed request, perhaps another one: `:authority` or `:path` is not what it was.
+    pub(crate) may_reroute: bool,
+}
+
+/// Changes the request as the server said.
 ///
 /// ## Errors
 ///
 /// When a header could not be changed. The request must not go on then.
-pub(crate) fn allow(request: &HeaderList, decision: OkHttpResponse) -> host::Result<Option<Scrubber>> {
+pub(crate) fn allow(request: &HeaderList, decision: OkHttpResponse) -> host::Result<Applied> {
     let OkHttpResponse { headers, headers_to_remove, query_parameters_to_set, query_parameters_to_remove } = decision;
     let mut set: Vec<(String, Zeroizing<Vec<u8>>)> = Vec::with_capacity(headers.len());
     let mut scrub: Vec<Zeroizing<Vec<u8>>> = Vec::new();
@@ -50,21 +58,29 @@ pub(crate) fn allow(request: &HeaderList, decision: OkHttpResponse) -> host::Res
     if !scrub.is_empty() {
         host::set_header(MapType::HttpRequestHeaders, "accept-encoding", b"identity")?;
     }
+    let mut may_reroute = false;
     for (name, value) in &set {
+        if name.starts_with(':') {
+            if request.first(name) == Some(value.as_slice()) {
+                continue;
+            }
+            may_reroute = true;
+        }
         host::set_header(MapType::HttpRequestHeaders, name, value)?;
     }
-    edit_query(request, query_parameters_to_set, &query_parameters_to_remove)?;
-    Ok((!scrub.is_empty()).then(|| Scrubber::new(&scrub)))
+    may_reroute |= edit_query(request, query_parameters_to_set, &query_parameters_to_remove)?;
+    Ok(Applied { scrubber: (!scrub.is_empty()).then(|| Scrubber::new(&scrub)), may_reroute })
 }
 
+/// Sets and removes query parameters; whether the path is another now.
 fn edit_query(
     request: &HeaderList,
     mut set: Vec<keyward_contract::check::QueryParameter>,
     remove: &[String],
-) -> host::Result<()> {
+) -> host::Result<bool> {
     let path = request.joined(":path").unwrap_or_default();
     if set.is_empty() && (remove.is_empty() || !path.contains('?')) {
-        return Ok(());
+        return Ok(false);
     }
     let pairs: Vec<(&str, &str)> = set.iter().map(|pair| (pair.key.as_str(), pair.value.as_str())).collect();
     let names: Vec<&str> = remove.iter().map(String::as_str).collect();
@@ -76,7 +92,7 @@ fn edit_query(
     }
     host::set_header(MapType::HttpRequestHeaders, ":path", rewritten.as_bytes())?;
     set.iter_mut().for_each(|pair| pair.value.zeroize());
-    Ok(())
+    Ok(true)
 }
 
 /// Answers the request as the server said. Without a usable status the answer is 403.

@@ -17,7 +17,7 @@ use proxy_wasm::types::{Action, BufferType, LogLevel, MapType};
 use zeroize::Zeroize;
 
 use crate::answer::{self, Callers};
-use crate::apply;
+use crate::apply::{self, Applied};
 use crate::ask::{self, Facts};
 use crate::configuration::Mode;
 use crate::gateway::Shared;
@@ -99,11 +99,12 @@ impl Exchange {
         };
         match (status.map(|status| status.code), http_response) {
             (Some(0), Some(HttpResponse::Ok(ok))) => match apply::allow(&state.request, ok) {
-                Ok(scrubber) => {
+                Ok(Applied { scrubber, may_reroute }) => {
                     shared.watch.forget(self.context);
                     shared.statistics.add(Counter::Allowed, 1);
                     state.phase = Phase::Forwarded;
-                    state.response = Some(Response::new(scrubber));
+                    let cluster = may_reroute.then(|| state.facts.cluster.clone());
+                    state.response = Some(Response::new(scrubber, cluster));
                     if host::resume_request().is_err() {
                         self.refuse(shared, state, Reason::DecisionUnavailable);
                     }

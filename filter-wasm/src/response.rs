@@ -23,6 +23,8 @@ const DIGESTS: [&str; 4] = ["content-md5", "digest", "content-digest", "repr-dig
 /// The response of an allowed request.
 pub(crate) struct Response {
     scrubber: Option<Scrubber>,
+    /// The cluster that was decided on, where changes of the request could lead Envoy to another route.
+    cluster: Option<Vec<u8>>,
     status: u16,
     body: Option<Body>,
     found: Found,
@@ -56,6 +58,12 @@ pub(crate) enum WithheldError {
     /// The upstream sent another encoding than `identity`.
     #[error("it is encoded although `accept-encoding: identity` was asked for")]
     Encoded,
+    /// Envoy chose the route again and the request went to another cluster.
+    #[error(
+        "after the decision Envoy chose a route to another cluster: give the authority of the upstream the same route as \
+         that of the request, or the credential goes astray"
+    )]
+    Rerouted,
     /// The upstream sent text in which ASCII characters are not themselves, such as UTF-16.
     #[error("its charset is not one that contains ASCII")]
     Charset,
@@ -67,13 +75,19 @@ pub(crate) enum WithheldError {
 // === impl Response ===
 
 impl Response {
-    /// A response from which the values of `scrubber` are to be taken out; without one it passes as it is.
-    pub(crate) fn new(scrubber: Option<Scrubber>) -> Response {
-        Response { scrubber, status: 0, body: None, found: Found::default() }
+    /// A response from which the values of `scrubber` are to be taken out; without one it passes as it is. When `cluster`
+    /// is set, it must come from there.
+    pub(crate) fn new(scrubber: Option<Scrubber>, cluster: Option<Vec<u8>>) -> Response {
+        Response { scrubber, cluster, status: 0, body: None, found: Found::default() }
     }
 
     /// Scrubs the headers, or says why the whole response must be withheld.
     pub(crate) fn on_headers(&mut self) -> Result<(), WithheldError> {
+        if let Some(cluster) = self.cluster.take()
+            && host::property("xds\0cluster_name").is_none_or(|now| now != cluster)
+        {
+            return Err(WithheldError::Rerouted);
+        }
         let Some(scrubber) = &self.scrubber else { return Ok(()) };
         let headers = host::headers(MapType::HttpResponseHeaders).map_err(|_| WithheldError::Headers)?;
         let lower = |name: &str| headers.joined(name).map(|value| value.trim().to_ascii_lowercase());

@@ -42,6 +42,8 @@ fn ascii_order(one: &str, other: &str) -> Ordering {
 fn folded(text: &str) -> impl Iterator<Item = char> {
     text.chars().map(|character| match character {
         '\u{17f}' => 's',
+        // Some readers compare in upper case.
+        '\u{130}' | '\u{131}' => 'i',
         '\u{212a}' => 'k',
         other => other.to_ascii_lowercase(),
     })

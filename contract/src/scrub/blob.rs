@@ -111,7 +111,9 @@ pub(super) fn look_into(scrubber: &Scrubber, index: &Index, text: &Text<'_>, sta
         text.steps.set(text.steps.get().wrapping_add(inner.steps.get()));
         let (patches, _) = found.patches(scrubber, &inner, inner.len());
         apply(&patches, 0, &mut run.decoded);
-        found.spans().for_each(|(start, end)| run.encode_again(text, start, end, &mut blobs));
+        let mut spans = found.spans().peekable();
+        let url_safe = spans.peek().is_some() && run.is_url_safe(text);
+        spans.for_each(|(start, end)| run.encode_again(text, start, end, url_safe, &mut blobs));
         let end = run.end.max(at + 1);
         if run.open {
             let open = found.open().map_or(run.sextets, |byte| run.sextet_of(byte));
@@ -132,6 +134,7 @@ pub(super) fn look_into(scrubber: &Scrubber, index: &Index, text: &Text<'_>, sta
         let short = text.bytes.iter().rev().take(RUN_MIN_BYTES).take_while(|byte| is_base64(**byte)).count();
         blobs.open = (short > 0).then(|| text.len() - short);
     }
+    blobs.spans.sort_unstable();
     blobs
 }
 
@@ -354,6 +357,8 @@ impl Run {
         }
         let gap = text.gap(self.end, true);
         match gap.end {
+            // What looks like its next character may be a part of the fold.
+            Some(_) if gap.cut => Escaped::Nothing { cut: true },
             Some(end) if text.at(end).is_some_and(is_base64) => Escaped::Fold(end),
             Some(end) => Escaped::Nothing { cut: (gap.cut || end >= text.len()) && !text.complete },
             None => Escaped::Nothing { cut: (gap.cut || readings.cut) && !text.complete },
@@ -382,12 +387,16 @@ impl Run {
         Some((segment.start + (sextet - segment.first), segment.unit_bytes)).filter(|_| sextet < self.sextets)
     }
 
+    fn is_url_safe(&self, text: &Text<'_>) -> bool {
+        let start = self.segments.first().map_or(self.end, |segment| segment.start);
+        let run = text.bytes.get(start..self.end).unwrap_or_default();
+        run.iter().any(|byte| matches!(byte, b'-' | b'_'))
+    }
+
     /// Writes the characters of a range of what is decoded.
-    fn encode_again(&self, text: &Text<'_>, start: usize, end: usize, blobs: &mut Blobs) {
+    fn encode_again(&self, text: &Text<'_>, start: usize, end: usize, url_safe: bool, blobs: &mut Blobs) {
         let last = self.skipped() + (end * 8).div_ceil(6);
         let mut word = b"REDACTED".iter().copied().cycle();
-        let url_safe = text.bytes.get(self.segments.first().map_or(0, |segment| segment.start)..self.end);
-        let url_safe = url_safe.is_some_and(|run| run.iter().any(|byte| matches!(byte, b'-' | b'_')));
         let mut span = None;
         for number in self.sextet_of(start)..last {
             let Some((at, unit_bytes)) = self.place_of(number) else { break };

@@ -14,7 +14,7 @@ pub(super) const UNIT_MAX_BYTES: usize = 128;
 const ENTITY_DIGITS_MAX: usize = 10;
 const ENTITY_NAME_MAX: usize = 8;
 /// The most spaces or tabs that may indent a line of wrapped base64.
-const INDENT_MAX: usize = 16;
+const INDENT_MAX: usize = 32;
 
 /// A piece of text, and whether more may follow it.
 pub(super) struct Text<'a> {
@@ -373,6 +373,8 @@ impl<'a> Text<'a> {
             }
         }
         match self.unit(next, depth) {
+            // Wrapped text may be indented within the event, too.
+            Step::Unit(unit) if ascii(&unit) == b' ' && wraps => self.indent(unit.end, depth),
             Step::Unit(unit) if ascii(&unit) == b' ' => Gap { end: Some(unit.end), cut: false },
             Step::Cut => Gap { end: Some(next), cut: true },
             _ => Gap { end: Some(next), cut: false },

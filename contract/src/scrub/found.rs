@@ -55,7 +55,10 @@ impl Found {
     fn with(blobs: Blobs, scrubber: &Scrubber, index: &Index, text: &Text<'_>, before: Before) -> Found {
         let mut findings = scan(&scrubber.forms, index, text, before.base64, before.covered);
         // What was found by decoding is overwritten bit by bit, so that the rest of the blob stays what it is.
-        let inside = |range: &Range| blobs.spans.iter().any(|(start, end)| *start <= range.start && range.end <= *end);
+        let inside = |range: &Range| {
+            let later = blobs.spans.partition_point(|(start, _)| *start <= range.start);
+            later.checked_sub(1).and_then(|at| blobs.spans.get(at)).is_some_and(|(_, end)| range.end <= *end)
+        };
         findings.ranges.retain(|range| !(range.base64 && inside(range)));
         Found { findings, blobs }
     }
@@ -93,8 +96,9 @@ impl Found {
     /// What to overwrite before `limit`, and how many secrets that are.
     pub(super) fn patches(&self, scrubber: &Scrubber, text: &Text<'_>, limit: usize) -> (Vec<Patch>, u64) {
         let (mut patches, mut redactions) = (Vec::new(), 0);
-        let ranges = self.findings.ranges.iter().take_while(|range| range.start < limit);
-        for range in ranges.clone() {
+        let count = self.findings.ranges.partition_point(|range| range.start < limit);
+        let ranges = self.findings.ranges.get(..count).unwrap_or_default();
+        for range in ranges {
             let range = Range { end: range.end.min(limit), ..*range };
             let mut fill = Vec::with_capacity(range.end - range.start);
             scrubber.filler.fill(text, &range, &mut fill);
@@ -102,7 +106,9 @@ impl Found {
             redactions += u64::from(!range.continued);
         }
         for (start, end) in &self.blobs.spans {
-            let counted = ranges.clone().any(|range| range.start < *end && *start < range.end);
+            // Ranges are in order and apart from each other.
+            let next = ranges.partition_point(|range| range.end <= *start);
+            let counted = ranges.get(next).is_some_and(|range| range.start < *end);
             redactions += u64::from(!counted);
         }
         patches.extend(self.blobs.patches.iter().cloned());

@@ -56,7 +56,10 @@ impl Filler {
             return;
         }
         if is_number_list(bytes) {
-            out.extend(bytes.iter().map(|byte| if byte.is_ascii_digit() { self.digit } else { *byte }));
+            // The number of digits would tell upper case from lower case.
+            let odd = bytes.len() % 2;
+            out.extend_from_slice(if odd == 1 { b"0" } else { b"10" });
+            (0..(bytes.len() + odd - 2) / 2).for_each(|_| out.extend_from_slice(b",0"));
             return;
         }
         let mut word = self.word.iter().cycle().copied();

@@ -4,6 +4,7 @@ use http::StatusCode;
 use keyward_contract::reason::Reason;
 use keyward_tests::agent;
 use keyward_tests::client::{Answer, Request, send_raw};
+use keyward_tests::envoy::UpstreamCluster;
 use keyward_tests::stack::Stack;
 use serde_json::json;
 use std::time::Duration;
@@ -124,4 +125,30 @@ async fn early_hints_do_not_carry_the_secret_out() {
             assert!(text.contains("HTTP/1.1 200 ") || text.contains("HTTP/1.1 50"), "{case}: {text}");
         }
     }
+}
+
+/// Envoy chooses the route again when the filter has changed the request.
+#[tokio::test(flavor = "multi_thread")]
+async fn so_is_an_answer_from_another_cluster_than_was_decided_on() {
+    let body = br#"{"jsonrpc":"2.0","id":5,"result":{"content":[{"type":"text","text":"astray"}]}}"#;
+    let astray = scripted::start(|_| scripted::response("200 OK", "content-type: application/json\r\n", body)).await;
+    let route = |domain: &str, cluster: &str| {
+        json!({"name": cluster, "domains": [domain], "routes": [{
+            "match": {"prefix": "/"}, "route": {"cluster": cluster},
+            "metadata": {"filter_metadata": {"keyward": {"server": "demo", "mode": "mcp"}}},
+        }]})
+    };
+    let hosts = json!([route("*", "demo_upstream"), route("demo-upstream.internal:9000", "astray")]);
+    let stack = Stack::builder("scrubbing-astray")
+        .envoy(|envoy| {
+            envoy.clusters.push(UpstreamCluster::tcp("astray", astray));
+            envoy.connection_manager = json!({"route_config": {"virtual_hosts": hosts}});
+        })
+        .start()
+        .await
+        .unwrap();
+    let answer = stack.send(agent::tool_call(5, "echo", json!({"message": "hello"}))).await.unwrap();
+    withheld(&stack, &answer, 5).await;
+    let log = stack.envoy.process.log();
+    assert!(log.contains("a route to another cluster"), "{log}");
 }
