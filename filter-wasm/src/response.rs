@@ -16,6 +16,9 @@ use crate::statistics::Counter;
 /// While nothing was sent on, up to this many bytes of a body of unknown length wait in Envoy's buffer for more, so that
 /// trailers cannot cut the end off. Else what the scrubber holds back waits here.
 const WAIT_IN_PROXY_BYTES: usize = 64 * 1024;
+/// Bodies of known length wait there whole up to this one: one look at all of it costs less than several at its pieces. It is
+/// the smallest buffer limit that Envoy's documentation recommends.
+const WAIT_WHOLE_BYTES: usize = 32 * 1024;
 
 /// Headers that describe the exact bytes of a body, which a redaction changes.
 const DIGESTS: [&str; 4] = ["content-md5", "digest", "content-digest", "repr-digest"];
@@ -136,7 +139,8 @@ impl Response {
             return self.abort("the body is longer than its content-length");
         }
         let complete = end_of_stream || body.length == Some(seen);
-        let may_wait = !complete && !body.event_stream && body.length.is_none() && body.taken == 0;
+        let is_short = body.length.is_none_or(|length| length <= WAIT_WHOLE_BYTES);
+        let may_wait = !complete && !body.event_stream && is_short && body.taken == 0;
         let fits = !chunk.is_empty() && chunk.len() <= WAIT_IN_PROXY_BYTES;
         body.waiting = may_wait && fits && body.stream.would_hold(scrubber, &chunk);
         if body.waiting {

@@ -117,13 +117,23 @@ fn a_long_body_that_trailers_end_is_reset_whatever_it_ends_in() {
 fn the_announced_length_is_the_end() {
     let mut bench = forwarded();
     respond(&mut bench, &[(":status", "200"), ("content-length", "10")]);
-    assert_eq!(push(&mut bench, "abcde", false), (Action::Continue, String::new()));
-    assert_eq!(push(&mut bench, "fghij", false), (Action::Continue, "abcdefghij".to_owned()));
+    assert_eq!(push(&mut bench, "abcde", false), (Action::Pause, "abcde".to_owned()));
+    assert_eq!(push(&mut bench, "abcdefghij", false), (Action::Continue, "abcdefghij".to_owned()));
     set_headers(MapType::HttpResponseTrailers, &[]);
     assert_eq!(bench.exchange.on_http_response_trailers(0), Action::Continue);
     // More than announced could be the other half of a secret.
     assert_eq!(push(&mut bench, "more", false).0, Action::Pause);
     assert_eq!(read(|proxy| proxy.reset), 1);
+}
+
+#[test]
+fn a_long_body_of_known_length_goes_on_as_it_comes() {
+    let mut bench = forwarded();
+    respond(&mut bench, &[(":status", "200"), ("content-length", "60000")]);
+    let (action, first) = push(&mut bench, &"ab".repeat(20_000), false);
+    assert!(action == Action::Continue && first.len() > 30_000 && first.len() < 40_000, "{}", first.len());
+    let (action, rest) = push(&mut bench, &"cd".repeat(10_000), false);
+    assert_eq!((action, first.len() + rest.len()), (Action::Continue, 60_000));
 }
 
 #[test]
