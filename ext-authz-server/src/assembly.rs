@@ -260,6 +260,18 @@ impl Secrets for Doors {
     }
 }
 
+/// Whether the secret of a credential can be had and can go where it is to go.
+///
+/// # Errors
+/// Why not.
+pub async fn try_credential(
+    snapshot: &Arc<Snapshot>,
+    configured: &config::Credential,
+) -> Result<(), crate::credential::CredentialError> {
+    let doors = Doors { snapshot: Arc::clone(snapshot), verified: Mutex::default() };
+    credential(configured).resolve(&doors).await.map(drop)
+}
+
 fn kind(kind: &str) -> policy::OperationKind {
     use policy::OperationKind;
     match kind {

@@ -7,13 +7,16 @@ mod explain;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::assembly;
 use crate::config::{self, ConfigError, Problem, json_schema};
+use crate::credential::CredentialError;
 use crate::hygiene;
 use crate::log::{self, Format};
-use crate::run::Service;
+use crate::run::{MIN_AUDIT_KEY_BYTES, Service};
 use crate::snapshot::{Snapshot, Snapshots, watch};
 
 /// Credentials for AI agents that never hold them: the ext_authz server and its tools.
@@ -153,19 +156,29 @@ fn check_config(command: &CheckConfig) -> Result<ExitCode, CommandError> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A problem for each secret that cannot be had, at its place.
-async fn missing_secrets(file: &Path, snapshot: &Snapshot) -> Result<Vec<Problem>, CommandError> {
+/// A problem for each secret that cannot be had, or cannot be used, at its place.
+async fn missing_secrets(file: &Path, snapshot: &Arc<Snapshot>) -> Result<Vec<Problem>, CommandError> {
     let loaded = config::load(file).map_err(CommandError::Problems)?;
-    let mut sources = vec![("audit.hmac_key".to_owned(), &loaded.config.audit.hmac_key)];
+    let mut problems = Vec::new();
+    let mut add = |key: &str, message: String| {
+        problems.push(loaded.problem(key, message, "set it where `keyward serve` runs"));
+    };
+    match snapshot.secrets.resolve(&loaded.config.audit.hmac_key).await {
+        Ok(key) if key.len() < MIN_AUDIT_KEY_BYTES => {
+            add("audit.hmac_key", format!("the key is shorter than {MIN_AUDIT_KEY_BYTES} bytes"));
+        }
+        Ok(_) => {}
+        Err(error) => add("audit.hmac_key", error.to_string()),
+    }
     for (index, binding) in loaded.config.bindings.iter().enumerate() {
         for (inner, credential) in binding.credentials.iter().enumerate() {
-            sources.push((format!("bindings[{index}].credentials[{inner}].secret"), credential.secret()));
-        }
-    }
-    let mut problems = Vec::new();
-    for (key, source) in sources {
-        if let Err(error) = snapshot.secrets.resolve(source).await {
-            problems.push(loaded.problem(&key, error.to_string(), "set it where `keyward serve` runs"));
+            if let Err(error) = assembly::try_credential(snapshot, credential).await {
+                let cause = match error {
+                    CredentialError::Secret { cause, .. } => cause,
+                    other => other.to_string(),
+                };
+                add(&format!("bindings[{index}].credentials[{inner}].secret"), cause);
+            }
         }
     }
     problems.sort_by_key(|problem| (problem.line, problem.column));

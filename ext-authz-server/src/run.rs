@@ -15,7 +15,7 @@ use crate::snapshot::{Snapshot, Snapshots};
 /// How often it is looked whether a new snapshot is in use.
 const FOLLOW_INTERVAL: Duration = Duration::from_millis(50);
 /// The shortest audit key, in bytes.
-const MIN_AUDIT_KEY_BYTES: usize = 16;
+pub(crate) const MIN_AUDIT_KEY_BYTES: usize = 16;
 
 /// Why the service could not start or ended early.
 #[derive(Debug, thiserror::Error)]

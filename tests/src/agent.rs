@@ -60,6 +60,12 @@ pub fn earlier_request(revision: &str, message: &Value) -> Request {
     if revision == "2025-03-26" { request } else { request.header("mcp-protocol-version", revision) }
 }
 
+/// Standard base64, padded.
+#[must_use]
+pub fn base64(text: &str) -> String {
+    STANDARD.encode(text)
+}
+
 /// A value as it travels in a mirrored header: as it is, or in base64 where it is not plain ASCII.
 #[must_use]
 pub fn mirrored(value: &str) -> String {

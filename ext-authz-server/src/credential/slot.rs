@@ -42,7 +42,7 @@ pub enum CredentialError {
     #[error("the secret is shorter than {MIN_SECRET_BYTES} bytes")]
     TooShort,
     /// Control characters, carriage return and line feed among them.
-    #[error("the value holds a control character")]
+    #[error("the value holds a control character; a line feed at its end goes with `trim_newline: true`")]
     Control,
     /// White space that a peer would trim.
     #[error("the value begins or ends with white space")]

@@ -68,6 +68,22 @@ fn check_config_tells_where_a_missing_secret_is_named() {
 }
 
 #[test]
+fn check_config_refuses_secrets_that_could_not_be_used() {
+    let fixture = Fixture::new("check-useless-secrets");
+    fixture.write("audit.key", "short");
+    for (secret, says) in
+        [("abc", "shorter than"), ("aaaaaaaaaaaa", "different bytes"), ("s3cr3t-key-0123\n", "`trim_newline: true`")]
+    {
+        fixture.write("api.key", secret);
+        let (code, _, err) = keyward(&fixture, &["check-config", "--secrets"]);
+        assert_eq!((code, err.lines().count()), (Some(1), 2), "{err}");
+        assert!(err.contains("`audit.hmac_key`: the key is shorter than 16 bytes"), "{err}");
+        assert!(err.contains("`bindings[0].credentials[0].secret`: the ") && err.contains(says), "{err}");
+        assert!(!err.contains(secret), "{err}");
+    }
+}
+
+#[test]
 fn explain_names_stage_rule_and_binding_but_no_secret() {
     let fixture = Fixture::new("explain");
     let body = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","arguments":{"message":"m"}}}"#;
