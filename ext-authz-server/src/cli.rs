@@ -16,7 +16,7 @@ use crate::config::{self, ConfigError, Problem, json_schema};
 use crate::credential::CredentialError;
 use crate::hygiene;
 use crate::log::{self, Format};
-use crate::run::{MIN_AUDIT_KEY_BYTES, Service};
+use crate::run::{Service, audit_key};
 use crate::snapshot::{Snapshot, Snapshots, watch};
 
 /// Credentials for AI agents that never hold them: the ext_authz server and its tools.
@@ -163,12 +163,8 @@ async fn missing_secrets(file: &Path, snapshot: &Arc<Snapshot>) -> Result<Vec<Pr
     let mut add = |key: &str, message: String| {
         problems.push(loaded.problem(key, message, "set it where `keyward serve` runs"));
     };
-    match snapshot.secrets.resolve(&loaded.config.audit.hmac_key).await {
-        Ok(key) if key.len() < MIN_AUDIT_KEY_BYTES => {
-            add("audit.hmac_key", format!("the key is shorter than {MIN_AUDIT_KEY_BYTES} bytes"));
-        }
-        Ok(_) => {}
-        Err(error) => add("audit.hmac_key", error.to_string()),
+    if let Err(cause) = audit_key(snapshot).await {
+        add("audit.hmac_key", cause);
     }
     for (index, binding) in loaded.config.bindings.iter().enumerate() {
         for (inner, credential) in binding.credentials.iter().enumerate() {
@@ -185,7 +181,7 @@ async fn missing_secrets(file: &Path, snapshot: &Arc<Snapshot>) -> Result<Vec<Pr
     Ok(problems)
 }
 
-fn load(file: &ConfigFile) -> Result<std::sync::Arc<Snapshots>, CommandError> {
+fn load(file: &ConfigFile) -> Result<Arc<Snapshots>, CommandError> {
     Snapshots::load(&file.config).map_err(CommandError::Problems)
 }
 

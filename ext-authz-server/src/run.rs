@@ -9,13 +9,14 @@ use crate::assembly::{AssemblyError, assemble};
 use crate::audit::{Digester, Sink, Writer};
 use crate::check::Engine;
 use crate::config::{Config, ListenAddress};
+use crate::secret::SecretBytes;
 use crate::serve::{Address, Bound, Listen, ServeError, Tls, signals};
 use crate::snapshot::{Snapshot, Snapshots};
 
 /// How often it is looked whether a new snapshot is in use.
 const FOLLOW_INTERVAL: Duration = Duration::from_millis(50);
 /// The shortest audit key, in bytes.
-pub(crate) const MIN_AUDIT_KEY_BYTES: usize = 16;
+const MIN_AUDIT_KEY_BYTES: usize = 16;
 
 /// Why the service could not start or ended early.
 #[derive(Debug, thiserror::Error)]
@@ -119,12 +120,17 @@ async fn follow(engine: Arc<Engine>, snapshots: Arc<Snapshots>, digester: Digest
 }
 
 async fn digester(snapshot: &Snapshot) -> Result<Digester, RunError> {
-    let key = snapshot.secrets.resolve(&snapshot.config.audit.hmac_key).await;
-    let key = key.map_err(|error| RunError::AuditKey(error.to_string()))?;
-    if key.len() < MIN_AUDIT_KEY_BYTES {
-        return Err(RunError::AuditKey(format!("shorter than {MIN_AUDIT_KEY_BYTES} bytes")));
-    }
+    let key = audit_key(snapshot).await.map_err(RunError::AuditKey)?;
     Ok(Digester::new(key.expose()))
+}
+
+/// The key of the digests in audit records, or why it cannot be used.
+pub(crate) async fn audit_key(snapshot: &Snapshot) -> Result<Arc<SecretBytes>, String> {
+    let key = snapshot.secrets.resolve(&snapshot.config.audit.hmac_key).await.map_err(|error| error.to_string())?;
+    if key.len() < MIN_AUDIT_KEY_BYTES {
+        return Err(format!("the key is shorter than {MIN_AUDIT_KEY_BYTES} bytes"));
+    }
+    Ok(key)
 }
 
 fn open_audit(config: &Config) -> Result<Writer, RunError> {

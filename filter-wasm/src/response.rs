@@ -148,18 +148,11 @@ impl Response {
             return Action::Pause;
         }
         body.taken = seen;
-        let mut scrubbed = Vec::new();
-        let push = body.stream.push(scrubber, &chunk, complete, &mut scrubbed);
-        self.found.body += push.redactions;
-        let replaced = match push.verbatim {
-            Some(length) if length == chunk.len() => Ok(()),
-            Some(length) => host::replace_buffer(BufferType::HttpResponseBody, chunk.get(..length).unwrap_or_default()),
-            None => host::replace_buffer(BufferType::HttpResponseBody, &scrubbed),
-        };
-        match replaced {
-            Ok(()) => Action::Continue,
-            Err(_) => self.abort("the response body could not be replaced"),
+        match body.scrub(scrubber, &chunk, complete) {
+            Ok(redactions) => self.found.body += redactions,
+            Err(_) => return self.abort("the response body could not be replaced"),
         }
+        Action::Continue
     }
 
     /// Scrubs the trailers.
@@ -169,11 +162,9 @@ impl Response {
             let Ok(Some(whole)) = host::buffer(BufferType::HttpResponseBody, 0, usize::MAX) else {
                 return self.abort("the response body could not be read");
             };
-            let mut scrubbed = Vec::new();
-            let push = body.stream.push(scrubber, &whole, true, &mut scrubbed);
-            self.found.body += push.redactions;
-            if push.verbatim.is_none() && host::replace_buffer(BufferType::HttpResponseBody, &scrubbed).is_err() {
-                return self.abort("the response body could not be replaced");
+            match body.scrub(scrubber, &whole, true) {
+                Ok(redactions) => self.found.body += redactions,
+                Err(_) => return self.abort("the response body could not be replaced"),
             }
         }
         // An event that is not ended by an empty line is no event, so what an event stream holds back may go.
@@ -217,6 +208,24 @@ impl Response {
         // When even that fails, the paused response is ended by Envoy's stream timeout.
         let _ = host::reset_response();
         Action::Pause
+    }
+}
+
+// === impl Body ===
+
+impl Body {
+    /// Leaves in Envoy's buffer, which holds this piece, what may be sent on of it. Returns the redactions.
+    fn scrub(&mut self, scrubber: &Scrubber, piece: &[u8], end: bool) -> host::Result<u64> {
+        let mut scrubbed = Vec::new();
+        let push = self.stream.push(scrubber, piece, end, &mut scrubbed);
+        match push.verbatim {
+            Some(length) if length == piece.len() => {}
+            Some(length) => {
+                host::replace_buffer(BufferType::HttpResponseBody, piece.get(..length).unwrap_or_default())?;
+            }
+            None => host::replace_buffer(BufferType::HttpResponseBody, &scrubbed)?,
+        }
+        Ok(push.redactions)
     }
 }
 

@@ -3,11 +3,11 @@
 //! [`crate::encodings::Forms`] lists the base64 of a secret and of its plainest escapes. What else may be encoded (other
 //! escapes, other forms, base64 again) is found by decoding each run of base64 and looking into the result.
 
-use crate::encodings::{base64_character, base64_value, sextet};
+use crate::encodings::{base64_character, base64_value, is_base64, sextet};
 
 use super::Scrubber;
 use super::escapes::{Text, is_special};
-use super::found::{Found, apply};
+use super::found::{Found, Patch, apply};
 use super::index::Index;
 use super::redact::{BACKSLASHES, fill_escape};
 
@@ -29,7 +29,7 @@ const ESCAPES_BEFORE_MAX: usize = 16;
 #[derive(Default)]
 pub(super) struct Blobs {
     /// New characters for these places.
-    pub(super) patches: Vec<(usize, Vec<u8>)>,
+    pub(super) patches: Vec<Patch>,
     /// Each secret, from its first character to behind its last.
     pub(super) spans: Vec<(usize, usize)>,
     /// The text from here on may be, or become, part of a secret.
@@ -181,17 +181,6 @@ fn leading(bytes: &[u8]) -> usize {
 fn may_be_base64(word: u64) -> bool {
     const ONES: u64 = 0x0101_0101_0101_0101;
     word.wrapping_sub(ONES * b'+' as u64) & !word & (ONES << 7) == 0
-}
-
-/// Without branches, so that a loop over it is vectorized.
-#[inline]
-fn is_base64(byte: u8) -> bool {
-    ((byte | 0x20).wrapping_sub(b'a') < 26)
-        | (byte.wrapping_sub(b'0') < 10)
-        | (byte == b'+')
-        | (byte == b'-')
-        | (byte == b'/')
-        | (byte == b'_')
 }
 
 /// Where the run begins that `at` is in, at `first` or later.
@@ -360,8 +349,8 @@ impl Run {
             // What looks like its next character may be a part of the fold.
             Some(_) if gap.cut => Escaped::Nothing { cut: true },
             Some(end) if text.at(end).is_some_and(is_base64) => Escaped::Fold(end),
-            Some(end) => Escaped::Nothing { cut: (gap.cut || end >= text.len()) && !text.complete },
-            None => Escaped::Nothing { cut: (gap.cut || readings.cut) && !text.complete },
+            Some(end) => Escaped::Nothing { cut: end >= text.len() && !text.complete },
+            None => Escaped::Nothing { cut: gap.cut || readings.cut },
         }
     }
 

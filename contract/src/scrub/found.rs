@@ -12,7 +12,7 @@ const HEADER_MAX_BYTES: usize = 4096;
 
 /// What is known of the text before this one.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Before {
+pub(super) struct Earlier {
     /// How many bytes at the start belong to a range of which the first part is scrubbed.
     pub(super) covered: usize,
     /// It ended in a base64 character.
@@ -34,14 +34,14 @@ pub(super) type Patch = (usize, Vec<u8>);
 
 impl Found {
     /// Looks through a text.
-    pub(super) fn of(scrubber: &Scrubber, index: &Index, text: &Text<'_>, before: Before) -> Found {
-        let start = match before.phase {
+    pub(super) fn of(scrubber: &Scrubber, index: &Index, text: &Text<'_>, earlier: Earlier) -> Found {
+        let start = match earlier.phase {
             Some(phase) => Start::Within(phase),
             None if text.complete && text.len() <= HEADER_MAX_BYTES => Start::Anywhere,
             None => Start::Whole,
         };
         let blobs = look_into(scrubber, index, text, start, 0);
-        let found = Found::with(blobs, scrubber, index, text, before);
+        let found = Found::with(blobs, scrubber, index, text, earlier);
         scrubber.count_steps(text);
         found
     }
@@ -49,11 +49,11 @@ impl Found {
     /// Looks through what was decoded from base64, at this depth.
     pub(super) fn within(scrubber: &Scrubber, index: &Index, text: &Text<'_>, depth: usize) -> Found {
         let blobs = look_into(scrubber, index, text, Start::Whole, depth);
-        Found::with(blobs, scrubber, index, text, Before::default())
+        Found::with(blobs, scrubber, index, text, Earlier::default())
     }
 
-    fn with(blobs: Blobs, scrubber: &Scrubber, index: &Index, text: &Text<'_>, before: Before) -> Found {
-        let mut findings = scan(&scrubber.forms, index, text, before.base64, before.covered);
+    fn with(blobs: Blobs, scrubber: &Scrubber, index: &Index, text: &Text<'_>, earlier: Earlier) -> Found {
+        let mut findings = scan(&scrubber.forms, index, text, earlier.base64, earlier.covered);
         // What was found by decoding is overwritten bit by bit, so that the rest of the blob stays what it is.
         let inside = |range: &Range| {
             let later = blobs.spans.partition_point(|(start, _)| *start <= range.start);
@@ -85,10 +85,10 @@ impl Found {
     }
 
     /// What to know when the text goes on after `limit`.
-    pub(super) fn before(&self, text: &Text<'_>, limit: usize, before: Before) -> Before {
-        Before {
+    pub(super) fn earlier(&self, text: &Text<'_>, limit: usize, earlier: Earlier) -> Earlier {
+        Earlier {
             covered: self.cut_at(limit).map_or(0, |range| range.end - limit),
-            base64: ends_in_base64(text, limit, before.base64),
+            base64: ends_in_base64(text, limit, earlier.base64),
             phase: self.blobs.phase_at(limit),
         }
     }

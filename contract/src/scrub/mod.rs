@@ -5,8 +5,10 @@
 //!
 //! Bounds: a stream holds back at most [`Scrubber::hold_max_bytes`], however long the response is. How much it holds back
 //! depends on the length and on the line ends of the text and not on the secret. Each escape undoes four layers
-//! and is at most 128 bytes long; thirty-two ways to read one text are followed at once. Only secrets that
-//! themselves consist of backslashes make text of endless backslashes slow: more than a million steps for each piece pushed.
+//! and is at most 128 bytes long; thirty-two ways to read one text are followed at once. Text of nothing but escapes costs
+//! about a hundred times as much as ordinary text, and secrets that themselves consist of backslashes make text of endless
+//! backslashes slower still: more than a million steps for each piece pushed. The cost depends on how far the text agrees
+//! with a secret: see the known holes in docs/security.md.
 
 mod barrier;
 mod blob;
@@ -29,7 +31,7 @@ use crate::encodings::Forms;
 
 use self::barrier::Barriers;
 use self::escapes::{Text, UNIT_MAX_BYTES};
-use self::found::{Before, Found, apply};
+use self::found::{Earlier, Found, apply};
 use self::index::Index;
 use self::redact::{Filler, GROWTH_MAX_BYTES};
 pub use self::stream::{Push, Stream};
@@ -73,7 +75,7 @@ impl Scrubber {
         self.index.is_none()
     }
 
-    /// The most bytes that a stream ever holds back, and a form that is cut into pieces may be long.
+    /// The most bytes that a stream ever holds back, and so the longest form that is found where it is cut into pieces.
     pub fn hold_max_bytes(&self) -> usize {
         self.hold_max_bytes
     }
@@ -82,7 +84,7 @@ impl Scrubber {
     /// None when it holds no secret; that takes no allocation.
     pub fn scrub_value(&self, value: &[u8]) -> Option<(Vec<u8>, u64)> {
         let text = Text::new(value, true);
-        let found = Found::of(self, self.index.as_ref()?, &text, Before::default());
+        let found = Found::of(self, self.index.as_ref()?, &text, Earlier::default());
         let (patches, redactions) = found.patches(self, &text, value.len());
         if patches.is_empty() {
             return None;

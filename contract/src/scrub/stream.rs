@@ -9,7 +9,7 @@ use zeroize::Zeroize;
 use super::Scrubber;
 use super::barrier::Barriers;
 use super::escapes::Text;
-use super::found::{Before, Found, apply};
+use super::found::{Earlier, Found, apply};
 
 /// What remains to be known between two pieces of one body. Wiped on drop.
 pub struct Stream {
@@ -19,7 +19,7 @@ pub struct Stream {
     /// How many of the kept bytes are scrubbed; the rest may still become part of a secret.
     settled: usize,
     /// What is known of the bytes before those that are not settled.
-    before: Before,
+    earlier: Earlier,
 }
 
 /// What became of one piece.
@@ -37,7 +37,7 @@ pub struct Push {
 
 impl Stream {
     pub(super) fn new(barriers: Barriers) -> Stream {
-        Stream { barriers, kept: Vec::new(), settled: 0, before: Before::default() }
+        Stream { barriers, kept: Vec::new(), settled: 0, earlier: Earlier::default() }
     }
 
     /// Takes the next piece; `end` says that it is the last. Appends to `out` what may be sent on, unless the returned
@@ -54,10 +54,10 @@ impl Stream {
         let whole = if fresh { chunk } else { self.kept.as_slice() };
         let sent = if end { whole.len() } else { self.barriers.released(whole, known, scrubber.hold_max_bytes) };
         let text = Text::new(whole.get(self.settled..).unwrap_or_default(), end);
-        let found = Found::of(scrubber, index, &text, self.before);
+        let found = Found::of(scrubber, index, &text, self.earlier);
         let limit = found.settled(&text, sent.saturating_sub(self.settled));
         let (patches, redactions) = found.patches(scrubber, &text, limit);
-        self.before = found.before(&text, limit, self.before);
+        self.earlier = found.earlier(&text, limit, self.earlier);
         let unsettled = self.settled;
         self.settled += limit;
         if fresh {
