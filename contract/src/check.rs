@@ -31,6 +31,10 @@ pub const INTERNAL_HEADER_PREFIX: &str = "x-keyward-";
 /// response. It is repeated once per value and never forwarded. Sent only to a caller that names the contract version.
 pub const SCRUB_HEADER: &str = "x-keyward-scrub";
 
+/// A header in `OkHttpResponse.headers` that the filter keeps for itself: its `raw_value` is the whole body that the
+/// upstream gets in place of the client's. At most one. Sent only to a caller that names the contract version.
+pub const BODY_HEADER: &str = "x-keyward-body";
+
 /// Client headers that never reach an upstream, whatever the policy says: those that identify the client, and those that
 /// make some frameworks run another method, path or host than the one that was decided on.
 pub const STRIPPED_HEADERS: [&str; 13] = [

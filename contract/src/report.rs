@@ -15,6 +15,8 @@ pub mod event {
     pub const SECRET_ECHOED: &str = "secret_echoed";
     /// The upstream's answer could not be scrubbed and was withheld.
     pub const RESPONSE_WITHHELD: &str = "response_withheld";
+    /// The upstream answered 401 or 403 to a request with a credential.
+    pub const CREDENTIAL_REFUSED: &str = "credential_refused";
     /// The filter refused a request before or instead of a decision.
     pub const REQUEST_REFUSED: &str = "request_refused";
 }

@@ -48,8 +48,9 @@ struct CardPrincipals {
 
 #[derive(Debug, Serialize)]
 struct CardCredential {
-    place: String,
-    reference: String,
+    kind: &'static str,
+    places: Vec<String>,
+    references: Vec<String>,
 }
 
 /// Serves until `end`.
@@ -114,8 +115,9 @@ async fn bindings(State(engine): State<Arc<Engine>>) -> Json<Vec<Card>> {
             .credentials
             .iter()
             .map(|credential| CardCredential {
-                place: credential.slot().to_string(),
-                reference: credential.reference().to_owned(),
+                kind: credential.kind(),
+                places: credential.places().iter().map(ToString::to_string).collect(),
+                references: credential.references(),
             })
             .collect(),
         passthrough: binding.passthrough.clone(),

@@ -8,7 +8,7 @@ use envoy_types::pb::envoy::service::auth::v3::check_response::HttpResponse;
 use envoy_types::pb::envoy::service::auth::v3::{CheckResponse, DeniedHttpResponse, OkHttpResponse};
 use envoy_types::pb::envoy::r#type::v3::HttpStatus;
 use envoy_types::pb::google::rpc::Status;
-use keyward_contract::check::SCRUB_HEADER;
+use keyward_contract::check::{BODY_HEADER, SCRUB_HEADER};
 use keyward_contract::mcp::{ErrorFacts, IdText, Refusal, batch_body, error_body, plain_body};
 use keyward_contract::reason::Reason;
 
@@ -50,9 +50,9 @@ pub struct Refused<'a> {
 
 /// The answer that lets the request go.
 ///
-/// `scrub` is false for callers that are not Keyward's filter: Envoy would forward the values as headers.
+/// `from_filter` is false for callers that are not Keyward's filter: Envoy would forward the values to scrub as headers.
 #[must_use]
-pub fn allowed(injection: &Injection, upstream_authority: Option<&str>, scrub: bool) -> CheckResponse {
+pub fn allowed(injection: &Injection, upstream_authority: Option<&str>, from_filter: bool) -> CheckResponse {
     let mut headers = Vec::with_capacity(injection.slots().len() + 8);
     if let Some(authority) = upstream_authority {
         headers.push(overwrite(":authority", authority));
@@ -61,15 +61,22 @@ pub fn allowed(injection: &Injection, upstream_authority: Option<&str>, scrub: b
     for slot in injection.slots() {
         match &slot.name {
             SlotName::Header(name) => headers.push(overwrite(name, &slot.value)),
+            SlotName::Query(_) if injection.target().is_some() => {}
             SlotName::Query(name) => {
                 query_parameters_to_set.push(QueryParameter { key: name.clone(), value: slot.value.to_string() });
             }
         }
     }
-    if scrub {
-        let value =
-            |raw: &[u8]| HeaderValue { key: SCRUB_HEADER.to_owned(), value: String::new(), raw_value: raw.to_vec() };
-        headers.extend(injection.scrub().map(|raw| HeaderValueOption { header: Some(value(raw)), ..header_option() }));
+    if let Some(target) = injection.target() {
+        headers.push(overwrite(":path", target));
+    }
+    if from_filter {
+        let raw = |key: &str, raw: &[u8]| HeaderValueOption {
+            header: Some(HeaderValue { key: key.to_owned(), value: String::new(), raw_value: raw.to_vec() }),
+            ..header_option()
+        };
+        headers.extend(injection.body().map(|body| raw(BODY_HEADER, body)));
+        headers.extend(injection.scrub().map(|value| raw(SCRUB_HEADER, value)));
     }
     let (headers_to_remove, query_parameters_to_remove) = injection.removals();
     CheckResponse {

@@ -1,4 +1,4 @@
-//! Makes a plan of a snapshot: compiles destinations and bindings, and opens the doors to identity, policy and secrets.
+//! Makes a plan of a snapshot: compiles destinations and bindings, and opens the doors to identity and policy.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -9,16 +9,13 @@ use sha2::{Digest, Sha256};
 
 use crate::audit::Digester;
 use crate::binding::{Binding, Catalogue, Mode as BindingMode, Principals};
-use crate::config::{self, SecretSource, ServerMode};
-use crate::credential::{Credential, Place};
+use crate::config::{self, ServerMode};
+use crate::credential::kinds;
 use crate::identity::IdentityError;
 use crate::perimeter::authority::{AuthorityError, HostPattern};
 use crate::perimeter::{Destination, DestinationError, Entry, MethodClass, Perimeter};
-use crate::plan::{
-    Decide, Identify, Mode, NotIdentified, Parts, Pending, Plan, Principal, Question, Secrets, Server, Verdict,
-};
+use crate::plan::{Decide, Identify, Mode, NotIdentified, Parts, Pending, Plan, Principal, Question, Server, Verdict};
 use crate::policy;
-use crate::secret::SecretBytes;
 use crate::snapshot::Snapshot;
 
 /// How long a verified token is not verified again.
@@ -75,8 +72,8 @@ pub fn assemble(snapshot: Arc<Snapshot>, digester: Digester) -> Result<Plan, Ass
         catalogue: Catalogue::new(bindings, &config.environment, config.identity.issuers.len() == 1),
         digester,
         identity: doors.clone(),
-        policy: doors.clone(),
-        secrets: doors,
+        policy: doors,
+        sources: snapshot.sources.clone(),
     }))
 }
 
@@ -120,22 +117,9 @@ fn binding(binding: &config::Binding) -> Result<Binding, AssemblyError> {
             roles: principals.roles.clone(),
         }),
         hosts: hosts.collect::<Result<_, _>>()?,
-        credentials: binding.credentials.iter().map(credential).collect(),
+        credentials: binding.credentials.iter().map(kinds::of).collect(),
         passthrough: binding.headers.clone(),
     })
-}
-
-fn credential(credential: &config::Credential) -> Credential {
-    let place = match credential {
-        config::Credential::Header { name, template, .. } => {
-            Place::Header { name: name.clone(), template: template.clone() }
-        }
-        config::Credential::Query { name, template, .. } => {
-            Place::Query { name: name.clone(), template: template.clone() }
-        }
-        config::Credential::Basic { username, .. } => Place::Basic { username: username.clone() },
-    };
-    Credential::new(place, credential.secret().clone())
 }
 
 fn mode(mode: ServerMode) -> Mode {
@@ -155,7 +139,7 @@ fn method_class(class: config::MethodClass) -> MethodClass {
 
 // === the doors ===
 
-/// The three doors, all into one snapshot.
+/// The doors, both into one snapshot.
 struct Doors {
     snapshot: Arc<Snapshot>,
     verified: Mutex<HashMap<[u8; 32], Verified>>,
@@ -252,24 +236,6 @@ impl Decide for Doors {
             None => Ok(Verdict { allow, rule, explanation, bindings }),
         }
     }
-}
-
-impl Secrets for Doors {
-    fn secret<'a>(&'a self, source: &'a SecretSource) -> Pending<'a, Result<Arc<SecretBytes>, String>> {
-        Box::pin(async move { self.snapshot.secrets.resolve(source).await.map_err(|error| error.to_string()) })
-    }
-}
-
-/// Whether the secret of a credential can be had and can go where it is to go.
-///
-/// # Errors
-/// Why not.
-pub async fn try_credential(
-    snapshot: &Arc<Snapshot>,
-    configured: &config::Credential,
-) -> Result<(), crate::credential::CredentialError> {
-    let doors = Doors { snapshot: Arc::clone(snapshot), verified: Mutex::default() };
-    credential(configured).resolve(&doors).await.map(drop)
 }
 
 fn kind(kind: &str) -> policy::OperationKind {

@@ -28,7 +28,7 @@ pub enum Mode {
 }
 
 /// A binding, ready to choose from.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Binding {
     /// The id.
     pub id: String,
@@ -45,7 +45,7 @@ pub struct Binding {
     /// Where the credential may go.
     pub hosts: Vec<HostPattern>,
     /// In the order in which they are applied.
-    pub credentials: Vec<Credential>,
+    pub credentials: Vec<Arc<dyn Credential>>,
     /// Client headers that mode [`Mode::Passthrough`] lets through.
     pub passthrough: Vec<String>,
 }
@@ -62,7 +62,7 @@ pub struct Principals {
 }
 
 /// Every binding of a configuration.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Catalogue {
     bindings: Vec<Arc<Binding>>,
     environment: String,
@@ -94,7 +94,7 @@ enum Rank {
 }
 
 /// The bindings that serve a request.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Choice {
     /// In the order in which they apply.
     pub bindings: Vec<Arc<Binding>>,
@@ -236,7 +236,7 @@ impl Catalogue {
     fn slots(&self, server: &str) -> Vec<SlotName> {
         let mut slots: Vec<SlotName> = Vec::new();
         let serving = self.bindings.iter().filter(|binding| binding.servers.iter().any(|name| name == server));
-        for slot in serving.flat_map(|binding| binding.credentials.iter().map(Credential::slot)) {
+        for slot in serving.flat_map(|binding| binding.credentials.iter().flat_map(|credential| credential.places())) {
             if !slots.contains(&slot) {
                 slots.push(slot);
             }
@@ -248,7 +248,7 @@ impl Catalogue {
 fn check_places(bindings: &[Arc<Binding>]) -> Result<(), Denial> {
     let mut taken: Vec<SlotName> = Vec::new();
     for binding in bindings {
-        for slot in binding.credentials.iter().map(Credential::slot) {
+        for slot in binding.credentials.iter().flat_map(|credential| credential.places()) {
             if taken.contains(&slot) {
                 return Err(unavailable(format!("conflicting_bindings: two credentials for {slot}")));
             }
@@ -265,16 +265,17 @@ fn unavailable(cause: String) -> Denial {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::HeaderCredential;
     use crate::config::SecretSource;
-    use crate::credential::Place;
+    use crate::credential::header::Header;
 
-    fn source() -> SecretSource {
-        SecretSource { reference: "env://TEST".into(), json_key: None, trim_newline: false }
+    fn header(name: &str) -> Arc<dyn Credential> {
+        let secret = SecretSource { reference: "env://TEST".into(), json_key: None, trim_newline: false };
+        Arc::new(Header(HeaderCredential { name: name.into(), template: "{secret}".into(), secret }))
     }
 
     fn binding(id: &str, principals: Option<(&[&str], &[&str], &[&str])>) -> Binding {
         let list = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-        let place = Place::Header { name: format!("x-{id}"), template: "{secret}".into() };
         Binding {
             id: id.into(),
             mode: Mode::ServiceAccount,
@@ -287,7 +288,7 @@ mod tests {
                 roles: list(roles),
             }),
             hosts: vec![HostPattern::parse("api.example:443", None).unwrap()],
-            credentials: vec![Credential::new(place, source())],
+            credentials: vec![header(&format!("x-{id}"))],
             passthrough: Vec::new(),
         }
     }
@@ -368,8 +369,7 @@ mod tests {
         let both = choose(catalogue(), asker, &[&["role"], &["agent", "role"]], "api.example:443");
         assert_eq!(both, Ok(vec!["role".to_owned(), "agent".to_owned()]));
         let mut one_place = catalogue();
-        let place = Place::Header { name: "X-ROLE".into(), template: "{secret}".into() };
-        one_place[2].credentials = vec![Credential::new(place, source())];
+        one_place[2].credentials = vec![header("X-ROLE")];
         let denial = choose(one_place, asker, &[&["role", "agent"]], "api.example:443").unwrap_err();
         assert_eq!(denial.cause, "conflicting_bindings: two credentials for header `X-ROLE`");
     }

@@ -60,7 +60,7 @@ pub async fn decide(plan: &Plan, request: &Request<'_>, trail: &mut Trail) -> Re
     // Approval comes here.
     let choice = choose(plan, request, server, &principal, trail);
     trail.choice = Some(trail.note(Stage::Binding, choice)?);
-    let injection = inject(plan, request, trail).await;
+    let injection = inject(plan, request, server, trail).await;
     trail.note(Stage::Credential, injection)
 }
 
@@ -158,11 +158,13 @@ fn choose(
     plan.catalogue().choose(&server.name, &asker, &trail.verdicts.named(), &authority)
 }
 
-async fn inject(plan: &Plan, request: &Request<'_>, trail: &Trail) -> Result<Injection, Denial> {
+async fn inject(plan: &Plan, request: &Request<'_>, server: &Server, trail: &Trail) -> Result<Injection, Denial> {
     let missing = || Denial::new(Stage::Credential, Reason::CredentialUnavailable, "no binding was chosen");
     let choice = trail.choice.as_ref().ok_or_else(missing)?;
-    let query = request.target.ok().and_then(|target| target.query);
-    credential::inject(choice, query, plan.secrets()).await
+    let principal = trail.principal.clone().ok_or_else(missing)?;
+    let authority = server.upstream_authority.as_deref().unwrap_or(request.raw_authority);
+    let caller = Arc::new(plan.caller(request, server, principal));
+    credential::inject(choice, request, authority, &caller, plan.sources()).await
 }
 
 /// Whether a browser's page reached us under a name that is not ours (DNS rebinding): pages send `Origin`, SDK clients do
@@ -201,6 +203,9 @@ impl Engine {
         self.measure(&trail, &result);
         match result {
             Ok(injection) => {
+                if request.from_filter {
+                    self.note_origins(&request.decision_id, injection.origins());
+                }
                 let server = trail.server.as_deref().and_then(|name| plan.server(name));
                 let authority = server.and_then(|server| server.upstream_authority.as_deref());
                 answer::allowed(&injection, authority, request.from_filter)

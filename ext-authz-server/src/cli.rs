@@ -11,9 +11,10 @@ use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::assembly;
+use crate::caller::Caller;
 use crate::config::{self, ConfigError, Problem, json_schema};
-use crate::credential::CredentialError;
+use crate::credential::{InjectError, kinds, try_out};
+use crate::freshness::{MintError, MintErrorKind};
 use crate::hygiene;
 use crate::log::{self, Format};
 use crate::run::{Service, audit_key};
@@ -168,12 +169,10 @@ async fn missing_secrets(file: &Path, snapshot: &Arc<Snapshot>) -> Result<Vec<Pr
     }
     for (index, binding) in loaded.config.bindings.iter().enumerate() {
         for (inner, credential) in binding.credentials.iter().enumerate() {
-            if let Err(error) = assembly::try_credential(snapshot, credential).await {
-                let cause = match error {
-                    CredentialError::Secret { cause, .. } => cause,
-                    other => other.to_string(),
-                };
-                add(&format!("bindings[{index}].credentials[{inner}].secret"), cause);
+            let nobody = Arc::new(Caller::none(&binding.environment));
+            match try_out(&kinds::of(credential), &nobody, &snapshot.sources).await {
+                Ok(()) | Err(InjectError::Mint(MintError { kind: MintErrorKind::NeedsCaller, .. })) => {}
+                Err(error) => add(&format!("bindings[{index}].credentials[{inner}].secret"), error.to_string()),
             }
         }
     }

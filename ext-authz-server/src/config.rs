@@ -5,7 +5,8 @@
 //! default: no issuer, no binding host, a public plaintext port are all errors.
 
 mod binding;
-mod check;
+pub(crate) mod check;
+pub(crate) mod credential;
 mod identity;
 mod listen;
 mod load;
@@ -14,14 +15,17 @@ mod position;
 mod problem;
 mod server;
 mod shape;
+pub(crate) mod store;
 mod suggestion;
 
-pub use binding::{Binding, BindingMode, Credential, Principals, SecretSource};
+pub use binding::{Binding, BindingMode, Principals, SecretSource};
+pub use credential::{BasicCredential, Credential, HeaderCredential, QueryCredential};
 pub use identity::{Algorithm, IdentityConfig, Issuer, JwksSource};
 pub use listen::{Listen, ListenAddress, Tls};
 pub use load::{Loaded, load, parse};
 pub use problem::{ConfigError, Problem};
 pub use server::{Destination, MethodClass, Server, ServerMode};
+pub use store::{Caching, DirectoryStore, Store};
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -48,6 +52,10 @@ pub struct Config {
     pub policy: PolicyConfig,
     /// Where the audit trail goes.
     pub audit: AuditConfig,
+    /// Where secrets are kept, by name: 1 to 64 characters of a-z, 0-9 and `-`, not `env` or `file`. The name is the scheme of
+    /// references. Default: none besides the environment and files.
+    #[serde(default)]
+    pub stores: BTreeMap<String, Store>,
     /// The upstreams, by name: 1 to 64 characters of a-z, 0-9, `-`, `_` and `.`.
     pub servers: BTreeMap<String, Server>,
     /// The credentials and where they may go. Default: none, so that every request is denied.

@@ -1,19 +1,23 @@
 //! What outlives a decision: the plan that serves, the audit writer, the metrics, the bounds, and whether all is well.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::{ArcSwap, Guard};
 use tokio::sync::{Notify, Semaphore};
 
 use crate::audit::{Event, Record, Writer};
+use crate::freshness::Origin;
 use crate::metrics::{Metrics, Readings};
 use crate::plan::Plan;
 
 /// Decisions under way at once; more are refused as overloaded.
 pub const MAX_DECISIONS: usize = 1024;
+
+/// Of how many decisions it is remembered what their credentials came from.
+const MAX_HANDED_OUT: usize = 8192;
 
 /// Everything that decisions share.
 pub struct Engine {
@@ -23,9 +27,17 @@ pub struct Engine {
     permits: Semaphore,
     bound: usize,
     used: RwLock<HashMap<String, SystemTime>>,
+    handed_out: Mutex<HandedOut>,
     draining: AtomicBool,
     drain: Notify,
     max_policy_age: Option<Duration>,
+}
+
+/// What the credentials of recent decisions came from, by decision id, the oldest first to go.
+#[derive(Default)]
+struct HandedOut {
+    origins: HashMap<String, Vec<Origin>>,
+    order: VecDeque<String>,
 }
 
 // === impl Engine ===
@@ -41,6 +53,7 @@ impl Engine {
             permits: Semaphore::new(max_decisions),
             bound: max_decisions,
             used: RwLock::default(),
+            handed_out: Mutex::default(),
             draining: AtomicBool::new(false),
             drain: Notify::new(),
             max_policy_age: None,
@@ -112,6 +125,36 @@ impl Engine {
             match used.get_mut(binding) {
                 Some(time) => *time = now,
                 None => drop(used.insert(binding.to_owned(), now)),
+            }
+        }
+    }
+
+    /// Remembers what the credentials of a decision came from, where that can be had anew.
+    pub(crate) fn note_origins(&self, decision_id: &str, origins: &[Origin]) {
+        if origins.is_empty() {
+            return;
+        }
+        let mut handed_out = self.handed_out.lock().unwrap_or_else(PoisonError::into_inner);
+        if handed_out.order.len() >= MAX_HANDED_OUT
+            && let Some(oldest) = handed_out.order.pop_front()
+        {
+            handed_out.origins.remove(&oldest);
+        }
+        if handed_out.origins.insert(decision_id.to_owned(), origins.to_vec()).is_none() {
+            handed_out.order.push_back(decision_id.to_owned());
+        }
+    }
+
+    /// The upstream did not take the credentials of this decision: those that can be had anew are, at the next call.
+    pub(crate) fn credential_refused(&self, decision_id: &str) {
+        let origins = {
+            let mut handed_out = self.handed_out.lock().unwrap_or_else(PoisonError::into_inner);
+            handed_out.origins.get_mut(decision_id).map(std::mem::take).unwrap_or_default()
+        };
+        let plan = self.plan();
+        for origin in &origins {
+            if plan.sources().freshness().refused(origin) {
+                tracing::info!(decision_id, "an upstream refused a credential; it is had anew at the next call");
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
 
 use envoy_types::pb::envoy::config::core::v3::address::Address as PeerAddress;
 use envoy_types::pb::envoy::config::core::v3::{Address, SocketAddress};
@@ -11,6 +12,7 @@ use keyward_contract::check::extension;
 use serde::Serialize;
 
 use crate::check::decide;
+use crate::credential::try_out;
 use crate::decision::{Denial, Stage};
 use crate::plan::{Plan, Principal};
 use crate::request::Request;
@@ -85,7 +87,7 @@ pub async fn explain(plan: &Plan, what: ExplainRequest<'_>) -> Explanation {
     for (stage, _, passed) in &trail.stages {
         let mut facts = facts(*stage, &trail);
         if *stage == Stage::Credential {
-            facts.extend(secrets(plan, &trail).await);
+            facts.extend(credentials(plan, &request, &trail).await);
         }
         stages.push(ExplainedStage { stage: stage.name(), passed: *passed, facts });
     }
@@ -172,16 +174,20 @@ fn facts(stage: Stage, trail: &Trail) -> Vec<String> {
     facts
 }
 
-/// Whether each secret is set. Its value is composed and dropped, never shown.
-async fn secrets(plan: &Plan, trail: &Trail) -> Vec<String> {
+/// Whether each credential can be had. It is composed and dropped, never shown.
+async fn credentials(plan: &Plan, request: &Request<'_>, trail: &Trail) -> Vec<String> {
+    let server = trail.server.as_deref().and_then(|name| plan.server(name));
+    let (Some(server), Some(principal)) = (server, &trail.principal) else { return Vec::new() };
+    let caller = Arc::new(plan.caller(request, server, principal.clone()));
     let mut facts = Vec::new();
     for binding in trail.choice.iter().flat_map(|choice| &choice.bindings) {
         for credential in &binding.credentials {
-            let set = match credential.resolve(plan.secrets()).await {
-                Ok(_) => "set: yes".to_owned(),
+            let set = match try_out(credential, &caller, plan.sources()).await {
+                Ok(()) => "set: yes".to_owned(),
                 Err(error) => format!("set: no ({error})"),
             };
-            facts.push(format!("{} from `{}`, {set}", credential.slot(), credential.reference()));
+            let places: Vec<String> = credential.places().iter().map(ToString::to_string).collect();
+            facts.push(format!("{} from `{}`, {set}", places.join(", "), credential.references().join("`, `")));
         }
     }
     facts

@@ -1,4 +1,5 @@
-//! One revision of everything a decision reads, and the three doors through which it asks: identity, policy, secrets.
+//! One revision of everything a decision reads, the two doors through which it asks, identity and policy, and the
+//! sources of its credentials.
 //!
 //! A plan never changes. A reload makes a new one; decisions under way finish on the one they began with.
 
@@ -11,10 +12,12 @@ use keyward_contract::json::Value;
 
 use crate::audit::Digester;
 use crate::binding::Catalogue;
-use crate::config::SecretSource;
+use crate::caller::Caller;
 pub use crate::identity::Principal;
 use crate::perimeter::{MethodClass, Perimeter};
+use crate::request::Request;
 use crate::secret::SecretBytes;
+use crate::sources::Sources;
 
 /// A future behind a door.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -98,12 +101,6 @@ pub trait Decide: Send + Sync {
     fn decide(&self, question: &Question<'_>) -> Result<Verdict, String>;
 }
 
-/// Resolves secret references.
-pub trait Secrets: Send + Sync {
-    /// The secret. The error's text is for the operator and holds no part of it.
-    fn secret<'a>(&'a self, source: &'a SecretSource) -> Pending<'a, Result<Arc<SecretBytes>, String>>;
-}
-
 /// How a server entry's requests are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Mode {
@@ -148,7 +145,7 @@ pub struct Parts {
     /// May they.
     pub policy: Arc<dyn Decide>,
     /// With what.
-    pub secrets: Arc<dyn Secrets>,
+    pub sources: Arc<Sources>,
 }
 
 /// One revision of everything.
@@ -253,7 +250,20 @@ impl Plan {
 
     /// With what.
     #[must_use]
-    pub fn secrets(&self) -> &dyn Secrets {
-        &*self.0.secrets
+    pub fn sources(&self) -> &Arc<Sources> {
+        &self.0.sources
+    }
+
+    /// For whom the credentials of this request are.
+    #[must_use]
+    pub fn caller(&self, request: &Request<'_>, server: &Server, principal: Arc<Principal>) -> Caller {
+        let token = request.headers.find("authorization").and_then(|value| value.split_once(' '));
+        Caller {
+            environment: self.0.environment.clone(),
+            server: server.name.clone(),
+            principal,
+            token: token.map(|(_, token)| Arc::new(SecretBytes::new(token.trim_start().as_bytes().to_vec()))),
+            decision_id: request.decision_id.clone(),
+        }
     }
 }

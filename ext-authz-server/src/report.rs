@@ -46,6 +46,7 @@ impl FilterReports for Reports {
         let (event, name) = match report.event.as_str() {
             event::SECRET_ECHOED => (Event::SecretEchoed, event::SECRET_ECHOED),
             event::RESPONSE_WITHHELD => (Event::ResponseWithheld, event::RESPONSE_WITHHELD),
+            event::CREDENTIAL_REFUSED => (Event::CredentialRefused, event::CREDENTIAL_REFUSED),
             event::REQUEST_REFUSED => (Event::RequestRefused, event::REQUEST_REFUSED),
             _ => return Err(Status::invalid_argument("unknown event")),
         };
@@ -56,6 +57,7 @@ impl FilterReports for Reports {
         let server = plan.server_name(&report.server);
         let reason = Reason::from_code(&report.reason).map(Reason::code);
         self.engine.metrics().reported(server, name, reason.unwrap_or_default(), report.redactions);
+        let decision_id = report.decision_id.clone();
         let mut record = Record::new(event, plan.environment(), plan.revision());
         record.report = Some(ReportRecord {
             decision_id: report.decision_id,
@@ -68,6 +70,9 @@ impl FilterReports for Reports {
                 .collect(),
             http_status: report.http_status,
         });
+        if event == Event::CredentialRefused {
+            self.engine.credential_refused(&decision_id);
+        }
         match self.engine.audit().accept(&record) {
             Ok(()) => Ok(Response::new(ReportResponse {})),
             Err(error) => Err(Status::resource_exhausted(error.to_string())),

@@ -41,6 +41,10 @@ pub struct Request<'a> {
     pub authority: Result<Authority, AuthorityError>,
     /// The target.
     pub target: Result<Target<'a>, TargetError>,
+    /// The target, byte for byte.
+    pub raw_target: &'a str,
+    /// The authority, byte for byte.
+    pub raw_authority: &'a str,
     /// Headers by lower-case name, repeated ones joined with a comma.
     pub headers: Headers<'a>,
     /// The body.
@@ -126,6 +130,8 @@ impl<'a> Request<'a> {
             scheme,
             authority: Authority::parse(host).map(|authority| authority.with_default_port(scheme)),
             target: path::read(text(|http| &http.path)),
+            raw_target: text(|http| &http.path),
+            raw_authority: host,
             headers,
             body: http.map(HttpRequest::body_bytes).unwrap_or_default(),
         }

@@ -126,7 +126,8 @@ async fn digester(snapshot: &Snapshot) -> Result<Digester, RunError> {
 
 /// The key of the digests in audit records, or why it cannot be used.
 pub(crate) async fn audit_key(snapshot: &Snapshot) -> Result<Arc<SecretBytes>, String> {
-    let key = snapshot.secrets.resolve(&snapshot.config.audit.hmac_key).await.map_err(|error| error.to_string())?;
+    let key =
+        snapshot.sources.secrets.resolve(&snapshot.config.audit.hmac_key).await.map_err(|error| error.to_string())?;
     if key.len() < MIN_AUDIT_KEY_BYTES {
         return Err(format!("the key is shorter than {MIN_AUDIT_KEY_BYTES} bytes"));
     }

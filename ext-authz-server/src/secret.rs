@@ -1,8 +1,14 @@
 //! Where secrets come from, and the type that keeps them in.
+//!
+//! A reference is `STORE://rest`. `env` and `file` are always there and are read at each use; entries of `stores` are
+//! remote for the most part and are used through [`Freshness`].
 
 mod bytes;
+mod directory;
 mod env;
 mod file;
+pub mod kinds;
+mod recent;
 
 pub use bytes::SecretBytes;
 pub use env::EnvStore;
@@ -13,36 +19,89 @@ use std::future::Future;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use keyward_contract::json;
 use zeroize::Zeroizing;
 
-use crate::config::SecretSource;
+use crate::caller::{self, Caller, PlaceholderError};
+use crate::config::{self, Config, SecretSource};
+use crate::credential::Material;
+use crate::freshness::{Freshness, Key, MintError, MintErrorKind, Origin, Terms};
+use crate::outbound::Outbound;
+use recent::Recent;
 
 /// The largest secret, in bytes.
 pub const MAX_SECRET_BYTES: usize = 64 * 1024;
+/// The schemes that are there without configuration.
+pub const LOCAL_SCHEMES: [&str; 2] = ["env", "file"];
+/// The field of the cached material that holds the whole content.
+const CONTENT: &str = "content";
 
 /// A future that a [`SecretStore`] returns.
-pub type Resolving<'a> = Pin<Box<dyn Future<Output = Result<Arc<SecretBytes>, SecretError>> + Send + 'a>>;
+pub type Resolving<'a> = Pin<Box<dyn Future<Output = Result<Resolved, SecretError>> + Send + 'a>>;
 
-/// One kind of place where secrets are kept, named by the scheme of a reference.
+/// What a store gave.
+pub struct Resolved {
+    /// The whole content.
+    pub content: Arc<SecretBytes>,
+    /// How long it is good, for what the store made and will end by itself.
+    pub good_for: Option<Duration>,
+}
+
+/// One place where secrets are kept.
 pub trait SecretStore: Send + Sync {
-    /// The scheme, for example `file`.
-    fn scheme(&self) -> &'static str;
-
-    /// Whether a reference has the right form, without opening anything. `rest` is what follows `scheme://`.
+    /// Whether a reference has the right form, without opening anything. `rest` is what follows `scheme://`; it may hold
+    /// placeholders.
     ///
     /// # Errors
     /// What is wrong with it, as [`SecretError::Reference`].
     fn check(&self, rest: &str) -> Result<(), SecretError>;
 
-    /// The whole content as of now.
+    /// The whole content as of now. `rest` holds no placeholder any more.
     fn resolve<'a>(&'a self, rest: &'a str) -> Resolving<'a>;
+
+    /// How long a content is used; `None` for a local store, which is read at each use.
+    fn terms(&self) -> Option<Terms> {
+        None
+    }
+
+    /// Whether the store can be reached and lets Keyward in: for `keyward doctor`. The text says what was seen.
+    fn probe(&self) -> Pin<Box<dyn Future<Output = Result<String, SecretError>> + Send + '_>> {
+        Box::pin(async { Ok("there is nothing to reach".to_owned()) })
+    }
+
+    /// Gives back what the store lent, at the end of the process or of this store's configuration.
+    fn close(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(async {})
+    }
+}
+
+/// A secret, ready to be used.
+#[derive(Clone)]
+pub struct Secret {
+    /// The value.
+    pub value: Arc<SecretBytes>,
+    /// Earlier values that an upstream may still show.
+    pub retired: Vec<Arc<SecretBytes>>,
+    /// Until when it is good, where the store said so.
+    pub expires: Option<SystemTime>,
+    /// What to tell when an upstream refuses it; absent for local stores.
+    pub origin: Vec<Origin>,
 }
 
 /// Every store, by scheme.
 pub struct Secrets {
-    stores: Vec<Box<dyn SecretStore>>,
+    stores: Vec<Entry>,
+    freshness: Arc<Freshness>,
+    recent: Arc<Recent>,
+}
+
+struct Entry {
+    scheme: String,
+    /// Absent for the local ones.
+    config: Option<config::Store>,
+    store: Arc<dyn SecretStore>,
 }
 
 /// Why a secret cannot be had. Never holds any part of a value.
@@ -88,62 +147,269 @@ pub enum SecretError {
         /// The key.
         json_key: String,
     },
+    /// The store answered, and the answer is no.
+    #[error("secret `{reference}`: {cause}")]
+    Refused {
+        /// The reference.
+        reference: String,
+        /// What the store said, and what to do.
+        cause: String,
+    },
+    /// The store did not answer, or not well.
+    #[error("secret `{reference}`: {cause}")]
+    Unavailable {
+        /// The reference.
+        reference: String,
+        /// What happened.
+        cause: String,
+    },
+    /// The reference depends on the caller and there is none, or the caller lacks what it needs.
+    #[error("secret `{reference}`: {cause}")]
+    Caller {
+        /// The reference, not filled in.
+        reference: String,
+        /// What is missing.
+        cause: PlaceholderError,
+    },
+    /// The cache's word for a failed store.
+    #[error(transparent)]
+    Kept(MintError),
+}
+
+// === impl Resolved ===
+
+impl Resolved {
+    /// A content that the store does not end by itself.
+    #[must_use]
+    pub fn lasting(content: Vec<u8>) -> Resolved {
+        Resolved { content: Arc::new(SecretBytes::new(content)), good_for: None }
+    }
 }
 
 // === impl Secrets ===
 
 impl Secrets {
-    /// The stores `env://` and `file://`; relative files are relative to `base`.
+    /// The stores `env://` and `file://` alone; relative files are relative to `base`.
     #[must_use]
     pub fn standard(base: &Path) -> Secrets {
-        Secrets { stores: vec![Box::new(EnvStore), Box::new(FileStore::new(base))] }
+        let local =
+            |scheme: &str, store: Arc<dyn SecretStore>| Entry { scheme: scheme.to_owned(), config: None, store };
+        Secrets {
+            stores: vec![local("env", Arc::new(EnvStore)), local("file", Arc::new(FileStore::new(base)))],
+            freshness: Arc::default(),
+            recent: Arc::default(),
+        }
+    }
+
+    /// The stores of a configuration, with nothing kept from before: to check it.
+    #[must_use]
+    pub fn of(config: &Config, base: &Path) -> Secrets {
+        Secrets::standard(base).with(config, base, &Outbound::default())
+    }
+
+    /// The stores of a configuration. What was kept stays, and so do stores whose configuration is the same: their logins
+    /// and leases go on.
+    #[must_use]
+    pub fn with(&self, config: &Config, base: &Path, outbound: &Outbound) -> Secrets {
+        let mut stores: Vec<Entry> = self.local().stores;
+        for (scheme, store) in &config.stores {
+            let same = |entry: &&Entry| entry.scheme == *scheme && entry.config.as_ref() == Some(store);
+            let store = match self.stores.iter().find(same) {
+                Some(entry) => entry.store.clone(),
+                None => kinds::of(scheme, store, &Arc::new(Secrets::standard(base)), outbound),
+            };
+            let config = config.stores.get(scheme).cloned();
+            stores.push(Entry { scheme: scheme.clone(), config, store });
+        }
+        Secrets { stores, freshness: self.freshness.clone(), recent: self.recent.clone() }
+    }
+
+    /// A store of a test's own under this scheme.
+    #[must_use]
+    pub fn and(mut self, scheme: &str, store: Arc<dyn SecretStore>) -> Secrets {
+        self.stores.retain(|entry| entry.scheme != scheme);
+        self.stores.push(Entry { scheme: scheme.to_owned(), config: None, store });
+        self
+    }
+
+    fn local(&self) -> Secrets {
+        let local = self.stores.iter().filter(|entry| LOCAL_SCHEMES.contains(&entry.scheme.as_str()));
+        let entry = |entry: &Entry| Entry { scheme: entry.scheme.clone(), config: None, store: entry.store.clone() };
+        Secrets { stores: local.map(entry).collect(), freshness: self.freshness.clone(), recent: self.recent.clone() }
+    }
+
+    /// The cache beneath the remote stores.
+    #[must_use]
+    pub fn freshness(&self) -> &Arc<Freshness> {
+        &self.freshness
+    }
+
+    /// Every configured store with its name.
+    pub fn stores(&self) -> impl Iterator<Item = (&str, &Arc<dyn SecretStore>)> {
+        self.stores.iter().filter(|entry| entry.config.is_some()).map(|entry| (entry.scheme.as_str(), &entry.store))
+    }
+
+    /// Gives back what the stores lent that `successor` does not hold any more.
+    pub async fn close(&self, successor: Option<&Secrets>) {
+        for entry in &self.stores {
+            let kept = |other: &Entry| Arc::ptr_eq(&other.store, &entry.store);
+            if !successor.is_some_and(|successor| successor.stores.iter().any(kept)) {
+                entry.store.close().await;
+            }
+        }
     }
 
     /// Whether a source has the right form, without opening anything.
     ///
     /// # Errors
-    /// [`SecretError::Reference`].
+    /// [`SecretError::Reference`], or a placeholder that does not exist.
     pub fn check(&self, source: &SecretSource) -> Result<(), SecretError> {
-        let (store, rest) = self.store(&source.reference)?;
-        store.check(rest)
+        let (entry, rest) = self.store(&source.reference)?;
+        if caller::check(rest).is_err() {
+            let cause = "it holds a brace that begins no placeholder";
+            return Err(SecretError::Reference { cause });
+        }
+        entry.store.check(rest)
     }
 
-    /// The secret as of now.
+    /// A secret that depends on no caller.
     ///
     /// # Errors
     /// Nothing there, unreadable, too large, or not of the form that the source says.
     pub async fn resolve(&self, source: &SecretSource) -> Result<Arc<SecretBytes>, SecretError> {
-        let (store, rest) = self.store(&source.reference)?;
-        store.check(rest)?;
-        let whole = store.resolve(rest).await?;
-        if source.json_key.is_none() && !source.trim_newline {
-            return Ok(whole);
-        }
-        let part = match &source.json_key {
-            Some(json_key) => field(whole.expose(), json_key).ok_or_else(|| SecretError::JsonKey {
-                reference: source.reference.clone(),
-                json_key: json_key.clone(),
-            })?,
-            None => Cow::Borrowed(whole.expose()),
-        };
-        let mut part = Zeroizing::new(part.into_owned());
-        if source.trim_newline && part.ends_with(b"\n") {
-            part.pop();
-            if part.ends_with(b"\r") {
-                part.pop();
-            }
-        }
-        if part.is_empty() {
-            return Err(SecretError::NotSet { reference: source.reference.clone() });
-        }
-        Ok(Arc::new(SecretBytes::new(std::mem::take(&mut *part))))
+        Ok(self.find(source, &Caller::none("")).await?.value)
     }
 
-    fn store<'r>(&self, reference: &'r str) -> Result<(&dyn SecretStore, &'r str), SecretError> {
+    /// The secret for this caller, for a credential.
+    ///
+    /// # Errors
+    /// As [`Secrets::resolve`].
+    pub async fn get(&self, source: &SecretSource, caller: &Caller) -> Result<Secret, MintError> {
+        self.find(source, caller).await.map_err(MintError::from)
+    }
+
+    /// Several secrets, of which those with one reference come from one content.
+    ///
+    /// # Errors
+    /// As [`Secrets::resolve`], for the first that cannot be had.
+    pub async fn get_all(&self, sources: &[&SecretSource], caller: &Caller) -> Result<Vec<Secret>, MintError> {
+        let mut contents: Vec<(&str, Secret)> = Vec::new();
+        let mut secrets = Vec::with_capacity(sources.len());
+        for source in sources {
+            let content = match contents.iter().find(|(reference, _)| *reference == source.reference) {
+                Some((_, content)) => content.clone(),
+                None => {
+                    let content = self.content(&source.reference, caller).await?;
+                    contents.push((&source.reference, content.clone()));
+                    content
+                }
+            };
+            secrets.push(content.part(source)?);
+        }
+        Ok(secrets)
+    }
+
+    async fn find(&self, source: &SecretSource, caller: &Caller) -> Result<Secret, SecretError> {
+        self.content(&source.reference, caller).await?.part(source)
+    }
+
+    /// The whole content behind a reference.
+    async fn content(&self, reference: &str, caller: &Caller) -> Result<Secret, SecretError> {
+        let (entry, template) = self.store(reference)?;
+        let rest = if caller::is_template(template) {
+            let filled = caller.fill(template);
+            Cow::Owned(filled.map_err(|cause| SecretError::Caller { reference: reference.to_owned(), cause })?)
+        } else {
+            Cow::Borrowed(template)
+        };
+        entry.store.check(&rest)?;
+        let Some(terms) = entry.store.terms() else {
+            let Resolved { content, good_for } = entry.store.resolve(&rest).await?;
+            let retired = self.recent.note(&entry.scheme, &rest, &content);
+            let expires = good_for.map(|left| SystemTime::now() + left);
+            return Ok(Secret { value: content, retired, expires, origin: Vec::new() });
+        };
+        let key = Key::new("secret", caller.tenant())
+            .with("store", &entry.scheme)
+            .with("configuration", format!("{:?}", entry.config))
+            .with("reference", rest.clone());
+        let (store, rest) = (entry.store.clone(), rest.into_owned());
+        let mint = move || -> crate::freshness::Minting {
+            Box::pin(async move {
+                let Resolved { content, good_for } = store.resolve(&rest).await?;
+                let material = Material::new().shared_secret(CONTENT, content);
+                Ok(match good_for {
+                    Some(left) => material.until(SystemTime::now() + left),
+                    None => material,
+                })
+            })
+        };
+        let material = self.freshness.get(key, terms, mint).await.map_err(SecretError::Kept)?;
+        Secret::of(&material).ok_or_else(|| SecretError::NotSet { reference: reference.to_owned() })
+    }
+
+    fn store<'r>(&self, reference: &'r str) -> Result<(&Entry, &'r str), SecretError> {
         let refused = |cause| SecretError::Reference { cause };
         let (scheme, rest) = reference.split_once("://").ok_or(refused("there is no `://`"))?;
-        let store = self.stores.iter().find(|store| store.scheme() == scheme);
-        Ok((store.ok_or(refused("what stands before `://` names no store"))?.as_ref(), rest))
+        let entry = self.stores.iter().find(|entry| entry.scheme == scheme);
+        Ok((entry.ok_or(refused("what stands before `://` names no store"))?, rest))
+    }
+}
+
+// === impl Secret ===
+
+impl Secret {
+    /// The content that the cache kept.
+    fn of(material: &Material) -> Option<Secret> {
+        let value = material.fields().iter().find(|field| field.name == CONTENT)?.value.clone();
+        Some(Secret {
+            value,
+            retired: material.retired().to_vec(),
+            expires: material.expires(),
+            origin: material.origins().to_vec(),
+        })
+    }
+
+    /// What a source wants of a content.
+    fn part(self, source: &SecretSource) -> Result<Secret, SecretError> {
+        if source.json_key.is_none() && !source.trim_newline {
+            return Ok(self);
+        }
+        let retired = self.retired.iter().filter_map(|old| part(old.expose(), source).ok()).map(Arc::new).collect();
+        Ok(Secret { value: Arc::new(part(self.value.expose(), source)?), retired, ..self })
+    }
+}
+
+fn part(whole: &[u8], source: &SecretSource) -> Result<SecretBytes, SecretError> {
+    let part = match &source.json_key {
+        Some(json_key) => field(whole, json_key)
+            .ok_or_else(|| SecretError::JsonKey { reference: source.reference.clone(), json_key: json_key.clone() })?,
+        None => Cow::Borrowed(whole),
+    };
+    let mut part = Zeroizing::new(part.into_owned());
+    if source.trim_newline && part.ends_with(b"\n") {
+        part.pop();
+        if part.ends_with(b"\r") {
+            part.pop();
+        }
+    }
+    if part.is_empty() {
+        return Err(SecretError::NotSet { reference: source.reference.clone() });
+    }
+    Ok(SecretBytes::new(std::mem::take(&mut *part)))
+}
+
+// === impl SecretError ===
+
+impl From<SecretError> for MintError {
+    fn from(error: SecretError) -> MintError {
+        let kind = match &error {
+            SecretError::Kept(error) => return error.clone(),
+            SecretError::Unavailable { .. } | SecretError::Read { .. } => MintErrorKind::Transient,
+            SecretError::Caller { .. } => MintErrorKind::NeedsCaller,
+            _ => MintErrorKind::Rejected,
+        };
+        MintError { kind, cause: error.to_string() }
     }
 }
 

@@ -13,8 +13,10 @@ use sha2::{Digest, Sha256};
 
 use crate::config::{self, Config, ConfigError, Loaded, Problem};
 use crate::identity::{Identity, jwks::JwksError};
+use crate::outbound::Outbound;
 use crate::policy::{Limits, Policy, PolicyError, PolicySource};
 use crate::secret::Secrets;
+use crate::sources::Sources;
 
 /// One consistent state of everything that decides. Never changes.
 pub struct Snapshot {
@@ -26,8 +28,8 @@ pub struct Snapshot {
     pub policy: Policy,
     /// The issuers and their keys.
     pub identity: Identity,
-    /// The secret stores.
-    pub secrets: Arc<Secrets>,
+    /// What credentials are made of: the secret stores, the network, what was minted before.
+    pub sources: Arc<Sources>,
 }
 
 /// The snapshot in use, and how the next one gets there.
@@ -79,8 +81,8 @@ impl Snapshots {
     pub fn load(file: &Path) -> Result<Arc<Snapshots>, ConfigError> {
         let files = Files::read(file)?;
         let stamp = Some(files.stamp);
-        let secrets = Arc::new(Secrets::standard(file.parent().unwrap_or(Path::new(""))));
-        let snapshot = files.into_snapshot(secrets, None)?;
+        let secrets = Secrets::standard(file.parent().unwrap_or(Path::new("")));
+        let snapshot = files.into_snapshot(&secrets, None)?;
         Ok(Arc::new(Snapshots {
             file: file.to_owned(),
             current: ArcSwap::from_pointee(snapshot),
@@ -113,7 +115,7 @@ impl Snapshots {
         }
         let (stamp, revision) = (files.stamp, files.revision.clone());
         let before = self.current();
-        let after = files.into_snapshot(before.secrets.clone(), Some(&before.identity))?;
+        let after = files.into_snapshot(&before.sources.secrets, Some(&before.identity))?;
         let needs_restart = needs_restart(&before.config, &after.config);
         self.current.store(Arc::new(after));
         *last = Attempt { stamp: Some(stamp), refused: None };
@@ -184,7 +186,7 @@ impl Files {
         Ok(Files { loaded, policy, revision, stamp: digest.finalize().into() })
     }
 
-    fn into_snapshot(self, secrets: Arc<Secrets>, identity: Option<&Identity>) -> Result<Snapshot, ConfigError> {
+    fn into_snapshot(self, secrets: &Secrets, identity: Option<&Identity>) -> Result<Snapshot, ConfigError> {
         let config = &self.loaded.config;
         let limits = Limits {
             timeout: Duration::from_millis(config.policy.evaluation_timeout_ms),
@@ -195,7 +197,10 @@ impl Files {
         let policy = policy.map_err(|error| one(policy_problem(&self.loaded, error)))?;
         let identity = Identity::new(&config.identity, identity);
         let identity = identity.map_err(|error| one(keys_problem(&self.loaded, &error)))?;
-        Ok(Snapshot { revision: self.revision, config: self.loaded.config, policy, identity, secrets })
+        let base = self.loaded.file.parent().unwrap_or(Path::new(""));
+        let secrets = secrets.with(config, base, &Outbound::default());
+        let sources = Arc::new(Sources::new(Arc::new(secrets)));
+        Ok(Snapshot { revision: self.revision, config: self.loaded.config, policy, identity, sources })
     }
 }
 

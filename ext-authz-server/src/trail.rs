@@ -152,11 +152,7 @@ impl Trail {
                 .map(|binding| BindingRecord {
                     id: binding.id.clone(),
                     mode: binding.mode.name().to_owned(),
-                    references: binding
-                        .credentials
-                        .iter()
-                        .map(|credential| credential.reference().to_owned())
-                        .collect(),
+                    references: binding.credentials.iter().flat_map(|credential| credential.references()).collect(),
                 })
                 .collect(),
             destination: self.authority.clone(),

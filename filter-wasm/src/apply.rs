@@ -1,15 +1,15 @@
 //! Applies the server's decision to the request.
 
 use keyward_contract::check::{
-    DeniedHttpResponse, INTERNAL_HEADER_PREFIX, OkHttpResponse, SCRUB_HEADER, STRIPPED_HEADERS,
+    BODY_HEADER, DeniedHttpResponse, INTERNAL_HEADER_PREFIX, OkHttpResponse, SCRUB_HEADER, STRIPPED_HEADERS,
 };
+use keyward_contract::query;
 use keyward_contract::scrub::Scrubber;
-use proxy_wasm::types::MapType;
+use proxy_wasm::types::{BufferType, MapType};
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::headers::HeaderList;
 use crate::host;
-use crate::query;
 
 /// Headers that would make the answer impossible to scrub: a part of a body hides the secret that it cuts through, and so
 /// does an encoding of text that is not ASCII with more.
@@ -35,10 +35,13 @@ pub(crate) fn allow(request: &HeaderList, decision: OkHttpResponse) -> host::Res
     let OkHttpResponse { headers, headers_to_remove, query_parameters_to_set, query_parameters_to_remove } = decision;
     let mut set: Vec<(String, Zeroizing<Vec<u8>>)> = Vec::with_capacity(headers.len());
     let mut scrub: Vec<Zeroizing<Vec<u8>>> = Vec::new();
+    let mut body: Option<Zeroizing<Vec<u8>>> = None;
     for header in headers.into_iter().filter_map(|option| option.header) {
         let value = if header.value.is_empty() { header.raw_value } else { header.value.into_bytes() };
         if header.key == SCRUB_HEADER {
             scrub.push(Zeroizing::new(value));
+        } else if header.key == BODY_HEADER {
+            body = Some(Zeroizing::new(value));
         } else {
             set.push((header.key.to_ascii_lowercase(), Zeroizing::new(value)));
         }
@@ -65,8 +68,16 @@ pub(crate) fn allow(request: &HeaderList, decision: OkHttpResponse) -> host::Res
                 continue;
             }
             may_reroute = true;
+            if name == ":path" {
+                keep_original_path(request)?;
+            }
         }
         host::set_header(MapType::HttpRequestHeaders, name, value)?;
+    }
+    if let Some(body) = body {
+        // Envoy refuses a request whose body is not as long as it says.
+        host::set_header(MapType::HttpRequestHeaders, "content-length", body.len().to_string().as_bytes())?;
+        host::replace_buffer(BufferType::HttpRequestBody, &body)?;
     }
     may_reroute |= edit_query(request, query_parameters_to_set, &query_parameters_to_remove)?;
     Ok(Applied { scrubber: (!scrub.is_empty()).then(|| Scrubber::new(&scrub)), may_reroute })
@@ -86,13 +97,19 @@ fn edit_query(
     let names: Vec<&str> = remove.iter().map(String::as_str).collect();
     let rewritten = Zeroizing::new(query::rewrite(&path, &pairs, &names));
     if !set.is_empty() {
-        // Without the query: a client may have put anything there.
-        let original = path.split('?').next().unwrap_or_default();
-        host::set_header(MapType::HttpRequestHeaders, ORIGINAL_PATH, original.as_bytes())?;
+        keep_original_path(request)?;
     }
     host::set_header(MapType::HttpRequestHeaders, ":path", rewritten.as_bytes())?;
     set.iter_mut().for_each(|pair| pair.value.zeroize());
     Ok(true)
+}
+
+/// Shows the access log the client's path in place of one that holds a secret, without the query: a client may have put
+/// anything there.
+fn keep_original_path(request: &HeaderList) -> host::Result<()> {
+    let path = request.joined(":path").unwrap_or_default();
+    let original = path.split('?').next().unwrap_or_default();
+    host::set_header(MapType::HttpRequestHeaders, ORIGINAL_PATH, original.as_bytes())
 }
 
 /// Answers the request as the server said. Without a usable status the answer is 403.

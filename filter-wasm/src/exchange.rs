@@ -354,7 +354,10 @@ impl HttpContext for Exchange {
             return Action::Continue;
         };
         match response.on_headers() {
-            Ok(()) => Action::Continue,
+            Ok(()) => {
+                response.report_refusal(shared, &state.facts);
+                Action::Continue
+            }
             Err(cause) => {
                 host::log(LogLevel::Warn, &format!("keyward: response withheld: {cause}"));
                 response.report(shared, &state.facts);

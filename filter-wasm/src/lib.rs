@@ -14,7 +14,6 @@ mod gateway;
 mod headers;
 mod host;
 mod line;
-mod query;
 mod report;
 mod response;
 mod statistics;

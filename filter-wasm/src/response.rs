@@ -182,6 +182,14 @@ impl Response {
         Action::Continue
     }
 
+    /// Reports that the upstream refused the credential: the server may have a better one for the next request.
+    pub(crate) fn report_refusal(&self, shared: &Shared, facts: &Facts) {
+        if self.scrubber.is_some() && matches!(self.status, 401 | 403) {
+            let http_status = self.status;
+            Report { event: event::CREDENTIAL_REFUSED, http_status, ..Report::of(facts) }.send(shared);
+        }
+    }
+
     /// Counts and reports what was redacted, once.
     pub(crate) fn report(&mut self, shared: &Shared, facts: &Facts) {
         let Found { headers, body, trailers } = std::mem::take(&mut self.found);

@@ -19,6 +19,8 @@ pub enum Event {
     Decision,
     /// The upstream's answer held a secret and was redacted.
     SecretEchoed,
+    /// The upstream answered 401 or 403 to a request with a credential.
+    CredentialRefused,
     /// The upstream's answer could not be scrubbed and was withheld.
     ResponseWithheld,
     /// The filter refused a request by itself.

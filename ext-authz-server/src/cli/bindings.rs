@@ -1,13 +1,17 @@
 //! `keyward bindings`: what is bound to what, as cards without secrets.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::{CommandError, ConfigFile, block_on, load};
-use crate::config::{Binding, Credential, Principals};
-use crate::secret::Secrets;
+use crate::caller::Caller;
+use crate::config::{Binding, Principals};
+use crate::credential::{InjectError, kinds, try_out};
+use crate::freshness::{MintError, MintErrorKind};
+use crate::sources::Sources;
 
 #[derive(Debug, Args)]
 pub(super) struct Bindings {
@@ -46,7 +50,7 @@ struct Card<'a> {
     owner: &'a str,
     servers: &'a [String],
     hosts: &'a [String],
-    credentials: Vec<CredentialCard<'a>>,
+    credentials: Vec<CredentialCard>,
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     headers: &'a [String],
 }
@@ -59,14 +63,21 @@ enum Actor<'a> {
 }
 
 #[derive(Debug, Serialize)]
-struct CredentialCard<'a> {
+struct CredentialCard {
     r#type: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    name: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    username: Option<&'a str>,
-    r#ref: &'a str,
-    set: bool,
+    places: Vec<String>,
+    references: Vec<String>,
+    state: State,
+}
+
+/// Whether a credential can be had now, here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum State {
+    Set,
+    NotSet,
+    /// It depends on who calls.
+    PerCaller,
 }
 
 pub(super) fn run(command: &Bindings) -> Result<ExitCode, CommandError> {
@@ -76,7 +87,7 @@ pub(super) fn run(command: &Bindings) -> Result<ExitCode, CommandError> {
     let cards = block_on(async {
         let mut cards = Vec::new();
         for binding in &snapshot.config.bindings {
-            cards.push(card(binding, &snapshot.secrets).await);
+            cards.push(card(binding, &snapshot.sources).await);
         }
         cards
     })?;
@@ -93,23 +104,28 @@ pub(super) fn run(command: &Bindings) -> Result<ExitCode, CommandError> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn card<'a>(binding: &'a Binding, secrets: &Secrets) -> Card<'a> {
+async fn card<'a>(binding: &'a Binding, sources: &Arc<Sources>) -> Card<'a> {
     let Principals { users, agents, roles } = &binding.principals;
     let actor = if binding.principals.is_everybody() {
         Actor::Everybody("everybody")
     } else {
         Actor::Named { users, agents, roles }
     };
+    let nobody = Arc::new(Caller::none(&binding.environment));
     let mut credentials = Vec::new();
-    for credential in &binding.credentials {
-        let (r#type, name, username) = match credential {
-            Credential::Header { name, .. } => ("header", Some(name.as_str()), None),
-            Credential::Query { name, .. } => ("query", Some(name.as_str()), None),
-            Credential::Basic { username, .. } => ("basic", None, Some(username.as_str())),
+    for credential in binding.credentials.iter().map(kinds::of) {
+        let state = match try_out(&credential, &nobody, sources).await {
+            Ok(()) => State::Set,
+            Err(InjectError::Mint(MintError { kind: MintErrorKind::NeedsCaller, .. })) => State::PerCaller,
+            Err(_) => State::NotSet,
         };
-        let source = credential.secret();
-        let set = secrets.resolve(source).await.is_ok();
-        credentials.push(CredentialCard { r#type, name, username, r#ref: &source.reference, set });
+        let places = credential.places().iter().map(ToString::to_string).collect();
+        credentials.push(CredentialCard {
+            r#type: credential.kind(),
+            places,
+            references: credential.references(),
+            state,
+        });
     }
     Card {
         id: &binding.id,
@@ -146,8 +162,9 @@ impl Card<'_> {
     fn row(&self) -> [String; 7] {
         let secrets = match self.credentials.as_slice() {
             [] => "none",
-            credentials if credentials.iter().all(|credential| credential.set) => "set",
-            _ => "NOT SET",
+            credentials if credentials.iter().any(|credential| credential.state == State::NotSet) => "NOT SET",
+            credentials if credentials.iter().any(|credential| credential.state == State::PerCaller) => "per caller",
+            _ => "set",
         };
         let listed = |list: &[String]| if list.is_empty() { "-".to_owned() } else { list.join(",") };
         [

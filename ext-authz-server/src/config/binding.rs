@@ -1,7 +1,9 @@
 //! The `bindings` section: which credential, for whom, to which hosts, in which place of the request.
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Deserializer, de};
+use serde::Deserialize;
+
+use super::Credential;
 
 /// One credential, or several that belong together, and where they may go.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
@@ -66,44 +68,13 @@ pub struct Principals {
     pub roles: Vec<String>,
 }
 
-/// One credential and its place on the request.
-#[derive(Clone, Debug, PartialEq, JsonSchema)]
-#[schemars(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
-pub enum Credential {
-    /// A header; what the client sent under that name is replaced.
-    Header {
-        /// The header's name, lower case.
-        name: String,
-        /// The value, with exactly one `{secret}`. Default `{secret}`.
-        #[schemars(default = "default_template")]
-        template: String,
-        /// Where the secret is.
-        secret: SecretSource,
-    },
-    /// A query parameter; what the client sent under that name is replaced.
-    Query {
-        /// The parameter's name.
-        name: String,
-        /// The value, with exactly one `{secret}`. Default `{secret}`.
-        #[schemars(default = "default_template")]
-        template: String,
-        /// Where the secret is.
-        secret: SecretSource,
-    },
-    /// `Authorization: Basic` (RFC 7617).
-    Basic {
-        /// The user name, without a colon.
-        username: String,
-        /// Where the password is.
-        secret: SecretSource,
-    },
-}
-
 /// Where a secret is and how to take it out.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SecretSource {
-    /// `env://NAME`, `file:///absolute/path` or `file://path/relative/to/the/configuration`.
+    /// `env://NAME`, `file:///absolute/path`, `file://path/relative/to/the/configuration`, or `STORE://…` for an entry of
+    /// `stores`. `{tenant}`, `{environment}`, `{server}`, `{user}`, `{agent}` and `{issuer}` stand for the caller's own,
+    /// percent-encoded.
     #[serde(rename = "ref")]
     pub reference: String,
     /// The secret is the string in this field of a JSON object. Absent: the secret is the whole content.
@@ -113,25 +84,6 @@ pub struct SecretSource {
     /// Whether to take one line feed (or carriage return and line feed) off the end, default false: exact bytes.
     #[serde(default)]
     pub trim_newline: bool,
-}
-
-/// A credential as the file spells it, before its type decides which fields must be there.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct CredentialForm {
-    r#type: CredentialType,
-    name: Option<String>,
-    username: Option<String>,
-    template: Option<String>,
-    secret: SecretSource,
-}
-
-#[derive(Clone, Copy, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum CredentialType {
-    Header,
-    Query,
-    Basic,
 }
 
 // === impl BindingMode ===
@@ -158,48 +110,4 @@ impl Principals {
     pub fn is_everybody(&self) -> bool {
         self.users.is_empty() && self.agents.is_empty() && self.roles.is_empty()
     }
-}
-
-// === impl Credential ===
-
-impl Credential {
-    /// Where the secret is.
-    #[must_use]
-    pub fn secret(&self) -> &SecretSource {
-        match self {
-            Credential::Header { secret, .. } | Credential::Query { secret, .. } | Credential::Basic { secret, .. } => {
-                secret
-            }
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Credential {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let CredentialForm { r#type, name, username, template, secret } = CredentialForm::deserialize(deserializer)?;
-        let foreign = |field: &str| de::Error::custom(format!("a credential of this type has no `{field}`: remove it"));
-        let missing = |field: &'static str| de::Error::missing_field(field);
-        match r#type {
-            CredentialType::Basic if name.is_some() => Err(foreign("name")),
-            CredentialType::Basic if template.is_some() => Err(foreign("template")),
-            CredentialType::Basic => {
-                Ok(Credential::Basic { username: username.ok_or_else(|| missing("username"))?, secret })
-            }
-            _ if username.is_some() => Err(foreign("username")),
-            CredentialType::Header => Ok(Credential::Header {
-                name: name.ok_or_else(|| missing("name"))?,
-                template: template.unwrap_or_else(default_template),
-                secret,
-            }),
-            CredentialType::Query => Ok(Credential::Query {
-                name: name.ok_or_else(|| missing("name"))?,
-                template: template.unwrap_or_else(default_template),
-                secret,
-            }),
-        }
-    }
-}
-
-fn default_template() -> String {
-    "{secret}".into()
 }

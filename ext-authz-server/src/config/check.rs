@@ -3,7 +3,7 @@
 
 mod binding;
 mod identity;
-mod names;
+pub(crate) mod names;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -13,7 +13,7 @@ use std::path::Path;
 use super::{Config, Destination, ListenAddress, Server};
 use crate::perimeter::authority::{Authority, HostPattern};
 use crate::perimeter::path;
-use crate::secret::Secrets;
+use crate::secret::{LOCAL_SCHEMES, Secrets};
 
 /// A problem before its position is known.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ pub(super) struct Found {
 }
 
 /// Collects what it finds.
-pub(super) struct Checker<'a> {
+pub(crate) struct Checker<'a> {
     config: &'a Config,
     secrets: Secrets,
     found: Vec<Found>,
@@ -38,7 +38,7 @@ const HOST_REMEDY: &str = "write `host`, `host:port` or `*.host`";
 impl Checker<'_> {
     /// Everything that is wrong.
     pub(super) fn run(config: &Config) -> Vec<Found> {
-        let mut checker = Checker { config, secrets: Secrets::standard(Path::new("")), found: Vec::new() };
+        let mut checker = Checker { config, secrets: Secrets::of(config, Path::new("")), found: Vec::new() };
         if config.version != 1 {
             checker.add("version", format!("`{}` is not a known version", config.version), "write `version: 1`");
         }
@@ -47,28 +47,34 @@ impl Checker<'_> {
         checker.identity();
         checker.policy();
         checker.audit();
+        checker.stores();
         checker.servers();
         checker.bindings();
         checker.found
     }
 
-    fn add(&mut self, key: impl Into<String>, message: impl Into<String>, remedy: &'static str) {
+    pub(crate) fn add(&mut self, key: impl Into<String>, message: impl Into<String>, remedy: &'static str) {
         self.found.push(Found { key: key.into(), message: message.into(), remedy });
     }
 
-    fn name(&mut self, key: impl Into<String>, name: &str) {
+    pub(crate) fn name(&mut self, key: impl Into<String>, name: &str) {
         if !names::is_name(name) {
             self.add(key, format!("`{name}` is not a name"), NAME_REMEDY);
         }
     }
 
-    fn text(&mut self, key: impl Into<String>, text: &str) {
+    pub(crate) fn text(&mut self, key: impl Into<String>, text: &str) {
         if text.trim().is_empty() || text.len() > 2048 || text.chars().any(char::is_control) {
             self.add(key, "empty, longer than 2048 bytes or with control characters", "write a plain text");
         }
     }
 
-    fn range<N: PartialOrd + std::fmt::Display>(&mut self, key: impl Into<String>, value: N, range: RangeInclusive<N>) {
+    pub(crate) fn range<N: PartialOrd + std::fmt::Display>(
+        &mut self,
+        key: impl Into<String>,
+        value: N,
+        range: RangeInclusive<N>,
+    ) {
         if !range.contains(&value) {
             let message = format!("`{value}` is not from {} to {}", range.start(), range.end());
             self.add(key, message, "choose a value in that range");
@@ -76,7 +82,7 @@ impl Checker<'_> {
     }
 
     /// `kind` names what must not be empty.
-    fn not_empty<T>(&mut self, key: impl Into<String>, list: &[T], max: usize, remedy: &'static str) {
+    pub(crate) fn not_empty<T>(&mut self, key: impl Into<String>, list: &[T], max: usize, remedy: &'static str) {
         if list.is_empty() {
             self.add(key, "the list is empty", remedy);
         } else if list.len() > max {
@@ -84,7 +90,7 @@ impl Checker<'_> {
         }
     }
 
-    fn distinct<T: PartialEq + std::fmt::Debug>(&mut self, key: &str, list: &[T]) {
+    pub(crate) fn distinct<T: PartialEq + std::fmt::Debug>(&mut self, key: &str, list: &[T]) {
         for (index, item) in list.iter().enumerate() {
             if list.iter().take(index).any(|earlier| earlier == item) {
                 self.add(format!("{key}[{index}]"), "the entry occurs twice", "keep one");
@@ -128,6 +134,30 @@ impl Checker<'_> {
         }
         self.secret("audit.hmac_key", &audit.hmac_key);
         self.range("audit.queue_records", audit.queue_records, 1..=1_000_000);
+    }
+
+    fn stores(&mut self) {
+        for (name, store) in &self.config.stores {
+            let key = format!("stores.{name}");
+            let letters = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+            if name.is_empty() || name.len() > 64 || !letters {
+                self.add(
+                    &key,
+                    format!("`{name}` is not the name of a store"),
+                    "use 1 to 64 characters of a-z, 0-9 and `-`",
+                );
+            } else if LOCAL_SCHEMES.contains(&name.as_str()) {
+                self.add(&key, format!("`{name}` is always there"), "choose another name");
+            }
+            for (field, source) in store.kind().secrets() {
+                self.secret(&format!("{key}.{field}"), source);
+                if !LOCAL_SCHEMES.iter().any(|scheme| source.reference.starts_with(&format!("{scheme}://"))) {
+                    let remedy = "write `env://NAME` or `file:///absolute/path`";
+                    self.add(format!("{key}.{field}.ref"), "a store cannot need another store", remedy);
+                }
+            }
+            store.kind().check(&key, self);
+        }
     }
 
     fn servers(&mut self) {

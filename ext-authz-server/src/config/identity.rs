@@ -40,6 +40,10 @@ pub struct Issuer {
     /// The claim that holds the roles, an array of strings or one string of words, default `roles`.
     #[serde(default = "default_roles_claim")]
     pub roles_claim: String,
+    /// The claim that names the organisation (tenant) of who acts; a token without it is refused. Absent: the issuer's `name`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub tenant_claim: Option<String>,
     /// How far the issuer's clock may differ, in seconds, 0 to 300, default 30.
     #[serde(default = "default_clock_skew_secs")]
     #[schemars(range(min = 0, max = 300))]

@@ -140,6 +140,9 @@ impl Config {
             resolve(&mut tls.key_file);
             resolve(&mut tls.client_ca_file);
         }
+        for store in self.stores.values_mut() {
+            store.kind_mut().resolve_paths(base);
+        }
         for issuer in &mut self.identity.issuers {
             issuer.jwks.file.iter_mut().for_each(resolve);
         }

@@ -1,22 +1,62 @@
 //! A static credential in a header: a template with exactly one `{secret}`.
 
+use std::sync::Arc;
+
 use zeroize::Zeroizing;
 
-use super::{CredentialError, Slot, SlotName};
+use super::{Credential, CredentialError, Material, Minting, Outgoing, SlotName};
+use crate::caller::Caller;
+use crate::config::{HeaderCredential, SecretSource};
+use crate::freshness::Key;
+use crate::sources::Sources;
 
 /// What the template holds where the secret goes.
 pub const PLACEHOLDER: &str = "{secret}";
 
-/// The header `name` with `template` filled in.
-///
-/// # Errors
-/// The template does not hold exactly one `{secret}`, or the value cannot be a header value (RFC 9110, 5.5).
-pub fn compose(name: &str, template: &str, secret: &[u8]) -> Result<Slot, CredentialError> {
-    let secret = std::str::from_utf8(secret).map_err(|_| CredentialError::NotUtf8)?;
-    let value = fill(template, secret)?;
-    check_value(&value)?;
-    // The composed value holds the secret as it is: finding the secret finds it.
-    Ok(Slot { name: SlotName::Header(name.to_owned()), value, scrub: vec![Zeroizing::new(secret.as_bytes().to_vec())] })
+/// The field of the material that the static kinds use.
+pub(super) const SECRET: &str = "secret";
+
+/// A header whose value is a secret out of a store.
+#[derive(Clone, Debug)]
+pub struct Header(pub HeaderCredential);
+
+impl Credential for Header {
+    fn kind(&self) -> &'static str {
+        "header"
+    }
+
+    fn places(&self) -> Vec<SlotName> {
+        vec![SlotName::Header(self.0.name.clone())]
+    }
+
+    fn references(&self) -> Vec<String> {
+        vec![self.0.secret.reference.clone()]
+    }
+
+    fn key(&self, _caller: &Caller) -> Option<Key> {
+        None
+    }
+
+    fn mint(self: Arc<Self>, caller: Arc<Caller>, sources: Arc<Sources>) -> Minting {
+        fetch(self.0.secret.clone(), caller, sources)
+    }
+
+    fn apply(&self, material: &Material, outgoing: &mut Outgoing<'_>) -> Result<(), CredentialError> {
+        let secret = text(material)?;
+        // The composed value holds the secret as it is: finding the secret finds it.
+        outgoing.set_header(&self.0.name, &fill(&self.0.template, secret)?)
+    }
+}
+
+/// The secret behind a source, as the material of a static kind.
+pub(super) fn fetch(source: SecretSource, caller: Arc<Caller>, sources: Arc<Sources>) -> Minting {
+    Box::pin(async move { Ok(Material::new().stored(SECRET, &sources.secrets.get(&source, &caller).await?)) })
+}
+
+/// The secret as text.
+pub(super) fn text(material: &Material) -> Result<&str, CredentialError> {
+    let secret = material.get(SECRET).ok_or(CredentialError::Missing("secret"))?;
+    std::str::from_utf8(secret).map_err(|_| CredentialError::NotUtf8)
 }
 
 /// The template with the secret in its place.
@@ -33,7 +73,7 @@ pub(super) fn fill(template: &str, secret: &str) -> Result<Zeroizing<String>, Cr
     Ok(value)
 }
 
-/// Refuses what could end the header, be trimmed or be read in two ways.
+/// Refuses what could end the header, be trimmed or be read in two ways (RFC 9110, 5.5).
 pub(super) fn check_value(value: &str) -> Result<(), CredentialError> {
     if value.chars().any(char::is_control) {
         return Err(CredentialError::Control);

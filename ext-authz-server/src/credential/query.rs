@@ -2,25 +2,49 @@
 //!
 //! Envoy writes `query_parameters_to_set` into the URL as they are, so the encoding is done here.
 
+use std::sync::Arc;
+
 use zeroize::Zeroizing;
 
-use super::{CredentialError, Slot, SlotName, header};
+use super::{Credential, CredentialError, Material, Minting, Outgoing, SlotName, header};
+use crate::caller::Caller;
+use crate::config::QueryCredential;
+use crate::freshness::Key;
+use crate::sources::Sources;
 
-/// The query parameter `name` with `template` filled in, both percent-encoded.
-///
-/// # Errors
-/// The template does not hold exactly one `{secret}`, or the value is not UTF-8 or holds a control character.
-pub fn compose(name: &str, template: &str, secret: &[u8]) -> Result<Slot, CredentialError> {
-    let secret = std::str::from_utf8(secret).map_err(|_| CredentialError::NotUtf8)?;
-    let value = header::fill(template, secret)?;
-    if value.chars().any(char::is_control) {
-        return Err(CredentialError::Control);
+/// A query parameter whose value is a secret out of a store.
+#[derive(Clone, Debug)]
+pub struct Query(pub QueryCredential);
+
+impl Credential for Query {
+    fn kind(&self) -> &'static str {
+        "query"
     }
-    Ok(Slot {
-        name: SlotName::Query(encode(name.as_bytes()).to_string()),
-        value: encode(value.as_bytes()),
-        scrub: vec![Zeroizing::new(secret.as_bytes().to_vec())],
-    })
+
+    fn places(&self) -> Vec<SlotName> {
+        vec![SlotName::Query(encode(self.0.name.as_bytes()).to_string())]
+    }
+
+    fn references(&self) -> Vec<String> {
+        vec![self.0.secret.reference.clone()]
+    }
+
+    fn key(&self, _caller: &Caller) -> Option<Key> {
+        None
+    }
+
+    fn mint(self: Arc<Self>, caller: Arc<Caller>, sources: Arc<Sources>) -> Minting {
+        header::fetch(self.0.secret.clone(), caller, sources)
+    }
+
+    fn apply(&self, material: &Material, outgoing: &mut Outgoing<'_>) -> Result<(), CredentialError> {
+        let value = header::fill(&self.0.template, header::text(material)?)?;
+        if value.chars().any(char::is_control) {
+            return Err(CredentialError::Control);
+        }
+        outgoing.set_query(&encode(self.0.name.as_bytes()), &encode(value.as_bytes()));
+        Ok(())
+    }
 }
 
 /// `bytes` with everything but the unreserved characters encoded.

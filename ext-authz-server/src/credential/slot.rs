@@ -17,24 +17,17 @@ pub struct Slot {
     pub name: SlotName,
     /// What goes there.
     pub value: Zeroizing<String>,
-    /// What must never come back from the upstream.
-    pub scrub: Vec<Zeroizing<Vec<u8>>>,
 }
 
 /// Why a credential cannot be used. None of these holds any of its bytes.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CredentialError {
-    /// The store could not give the secret.
-    #[error("secret `{reference}`: {cause}")]
-    Secret {
-        /// The reference.
-        reference: String,
-        /// What the store said.
-        cause: String,
-    },
-    /// The store took too long.
-    #[error("secret `{0}`: the store did not answer in time")]
-    Timeout(String),
+    /// The material lacks a field.
+    #[error("there is no {0}")]
+    Missing(&'static str),
+    /// The kind cannot do this to a request; the text says what and why.
+    #[error("{0}")]
+    Unfit(String),
     /// So uniform that it would be found everywhere, and cost much to look for.
     #[error("the secret has fewer than {MIN_DISTINCT_BYTES} different bytes")]
     TooUniform,

@@ -32,6 +32,10 @@ pub(super) fn principal(issuer: &Issuer, claims: &Object<'_>, unix_secs: u64) ->
 
     let subject = id(claims, &issuer.subject_claim, "sub")?.ok_or(TokenError::Claim("sub"))?;
     let agent = id(claims, &issuer.agent_claim, "client_id")?;
+    let tenant = match &issuer.tenant_claim {
+        Some(claim) => id(claims, claim, "tenant")?.ok_or(TokenError::Claim("tenant"))?,
+        None => issuer.name.clone(),
+    };
     let kind = if agent.as_deref() == Some(&subject) { PrincipalKind::Agent } else { PrincipalKind::User };
     let mut roles: Vec<String> = Vec::new();
     for role in words(find(claims, &issuer.roles_claim)).ok_or(TokenError::Claim("roles"))? {
@@ -44,6 +48,7 @@ pub(super) fn principal(issuer: &Issuer, claims: &Object<'_>, unix_secs: u64) ->
         kind,
         subject,
         issuer: issuer.name.clone(),
+        tenant,
         agent,
         roles,
         claims: serde_json::Value::Object(claims.iter().map(|(name, value)| (name.to_owned(), owned(value))).collect()),

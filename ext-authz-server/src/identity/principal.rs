@@ -15,6 +15,9 @@ pub struct Principal {
     pub subject: String,
     /// The name of the issuer in `keyward.yaml`.
     pub issuer: String,
+    /// The organisation that the principal belongs to: what the issuer's `tenant_claim` says, else the issuer's name. No
+    /// credential of one tenant ever serves another.
+    pub tenant: String,
     /// The agent's own client id, where the token names one.
     pub agent: Option<String>,
     /// The roles, in the token's order, without repetition.
@@ -40,6 +43,22 @@ pub(super) const METHOD_JWT: &str = "jwt";
 // === impl Principal ===
 
 impl Principal {
+    /// A principal without any property, for what is asked on nobody's behalf. No binding names it.
+    #[must_use]
+    pub fn nobody() -> Principal {
+        Principal {
+            key: String::new(),
+            kind: PrincipalKind::User,
+            subject: String::new(),
+            issuer: String::new(),
+            tenant: String::new(),
+            agent: None,
+            roles: Vec::new(),
+            claims: serde_json::Value::Null,
+            expires_unix_secs: 0,
+        }
+    }
+
     /// The key for these parts: each is NFC normalised, base64url encoded, and joined by `.`, so that no choice of parts can
     /// spell another's key. An absent agent is `~`, which base64url cannot produce.
     #[must_use]

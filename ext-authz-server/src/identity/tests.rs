@@ -73,6 +73,7 @@ fn issuer(jwks: JwksSource) -> Issuer {
         subject_claim: "sub".into(),
         agent_claim: "client_id".into(),
         roles_claim: "roles".into(),
+        tenant_claim: None,
         clock_skew_secs: 30,
         max_token_bytes: 8192,
     }

@@ -38,6 +38,7 @@ fn principal(roles: &[&str]) -> Principal {
         agent: Some("bot".into()),
         roles: roles.iter().map(|role| (*role).to_owned()).collect(),
         claims: json!({"sub": "alice", "nested": {"n": 1.5, "list": [1, null, true]}}),
+        tenant: "main".into(),
         expires_unix_secs: 1_785_240_600,
     }
 }

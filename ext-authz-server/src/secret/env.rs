@@ -3,7 +3,7 @@
 use std::os::unix::ffi::OsStringExt;
 use std::sync::Arc;
 
-use super::{MAX_SECRET_BYTES, Resolving, SecretBytes, SecretError, SecretStore};
+use super::{MAX_SECRET_BYTES, Resolved, Resolving, SecretBytes, SecretError, SecretStore};
 
 /// The environment of the process, read at each resolution.
 #[derive(Clone, Copy, Debug, Default)]
@@ -29,10 +29,6 @@ impl EnvStore {
 }
 
 impl SecretStore for EnvStore {
-    fn scheme(&self) -> &'static str {
-        "env"
-    }
-
     fn check(&self, rest: &str) -> Result<(), SecretError> {
         let letter = |byte: u8| byte.is_ascii_alphabetic() || byte == b'_';
         let name = rest.bytes().next().is_some_and(letter) && rest.bytes().all(|b| letter(b) || b.is_ascii_digit());
@@ -43,7 +39,8 @@ impl SecretStore for EnvStore {
     }
 
     fn resolve<'a>(&'a self, rest: &'a str) -> Resolving<'a> {
-        Box::pin(std::future::ready(EnvStore::read(rest)))
+        let content = EnvStore::read(rest);
+        Box::pin(std::future::ready(content.map(|content| Resolved { content, good_for: None })))
     }
 }
 
@@ -54,7 +51,7 @@ mod tests {
     #[tokio::test]
     async fn reads_what_is_set() {
         let path = EnvStore.resolve("PATH").await.unwrap();
-        assert_eq!(path.expose(), std::env::var("PATH").unwrap().as_bytes());
+        assert_eq!(path.content.expose(), std::env::var("PATH").unwrap().as_bytes());
     }
 
     #[tokio::test]

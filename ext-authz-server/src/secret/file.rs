@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use super::{MAX_SECRET_BYTES, Resolving, SecretBytes, SecretError, SecretStore};
+use super::{MAX_SECRET_BYTES, Resolved, Resolving, SecretBytes, SecretError, SecretStore};
 
 /// A file changed less than this ago is read again even if it looks the same: a second write within one tick of the
 /// file system's clock leaves no trace.
@@ -101,10 +101,6 @@ impl FileStore {
 }
 
 impl SecretStore for FileStore {
-    fn scheme(&self) -> &'static str {
-        "file"
-    }
-
     fn check(&self, rest: &str) -> Result<(), SecretError> {
         let cause = if rest.is_empty() {
             "what follows `file://` is a path"
@@ -118,7 +114,8 @@ impl SecretStore for FileStore {
 
     fn resolve<'a>(&'a self, rest: &'a str) -> Resolving<'a> {
         // A look at a local file takes microseconds; handing it to another thread would take longer.
-        Box::pin(std::future::ready(self.read(rest)))
+        let content = self.read(rest);
+        Box::pin(std::future::ready(content.map(|content| Resolved { content, good_for: None })))
     }
 }
 
@@ -150,7 +147,7 @@ mod tests {
     use crate::scratch::Scratch;
 
     async fn value(store: &FileStore, rest: &str) -> Result<Vec<u8>, String> {
-        store.resolve(rest).await.map(|secret| secret.expose().to_vec()).map_err(|error| error.to_string())
+        store.resolve(rest).await.map(|secret| secret.content.expose().to_vec()).map_err(|error| error.to_string())
     }
 
     #[tokio::test]
@@ -170,8 +167,8 @@ mod tests {
         dir.write("key", "settled value");
         std::thread::sleep(SETTLED * 2);
         let store = FileStore::new(dir.path());
-        let first = store.resolve("key").await.unwrap();
-        assert!(Arc::ptr_eq(&first, &store.resolve("key").await.unwrap()));
+        let first = store.resolve("key").await.unwrap().content;
+        assert!(Arc::ptr_eq(&first, &store.resolve("key").await.unwrap().content));
     }
 
     #[tokio::test]

@@ -163,7 +163,7 @@ fn bindings_are_shown_without_their_secrets() {
     let card: Value = serde_json::from_str(&out).unwrap();
     assert_eq!(
         card["credentials"][0],
-        json!({"type": "header", "name": "x-api-key", "ref": "file://api.key", "set": true})
+        json!({"type": "header", "places": ["header `x-api-key`"], "references": ["file://api.key"], "state": "set"})
     );
     assert_eq!(card["actor"], "everybody");
     assert!(!out.contains(super::fixture::SECRET));
@@ -173,6 +173,6 @@ fn bindings_are_shown_without_their_secrets() {
                     demo-api-key  service_account  test         platform-team  demo     upstream.internal:9000  NOT SET\n";
     assert_eq!(out, expected);
     let (_, out, _) = keyward(&fixture, &["bindings", "export"]);
-    assert_eq!(serde_json::from_str::<Value>(&out).unwrap()[0]["credentials"][0]["set"], false);
+    assert_eq!(serde_json::from_str::<Value>(&out).unwrap()[0]["credentials"][0]["state"], "not_set");
     assert_eq!(keyward(&fixture, &["bindings", "show", "none"]).0, Some(1));
 }

@@ -93,7 +93,7 @@ const BAD: &[(&str, &str, &str)] = &[
         "env://KEYWARD_AUDIT_KEY",
         "KEYWARD_AUDIT_KEY",
         "k.yaml:12:33: `audit.hmac_key.ref`: not a secret reference (not shown, it may be a secret): there is no `://`; \
-         write `env://NAME` or `file:///absolute/path`",
+         write `env://NAME`, `file:///absolute/path` or `STORE://…` with a name of `stores`",
     ),
     (
         "mode: mcp",
@@ -180,7 +180,7 @@ const BAD: &[(&str, &str, &str)] = &[
     (
         "type: header",
         "type: basic",
-        "`bindings[0].credentials[0].name`: unknown key; known keys here are `type`, `username`",
+        "`bindings[0].credentials[0].name`: unknown key; known keys here are `type`, `username`, `username_secret`",
     ),
     (
         "type: header, ",
@@ -265,7 +265,6 @@ fn all_problems_of_the_shape_are_told_at_once() {
         "16 servers.demo.destinations[0].port: expected a whole number from 1 to 65535, got `abc`",
         "19 bindings[0]: `owner` is missing",
         "22 bindings[0].environment: the key occurs twice",
-        "26 bindings[0].credentials[0]: `username` is missing",
         "26 bindings[0].credentials[0].name: unknown key",
         "26 bindings[0].credentials[0].template: unknown key",
     ];

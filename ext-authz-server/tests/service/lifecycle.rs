@@ -105,7 +105,10 @@ async fn the_admin_pages_show_state_and_no_secret() {
     let key = bindings.as_array().unwrap().iter().find(|binding| binding["id"] == "key").unwrap();
     assert_eq!(key["owner"], "team");
     assert_eq!(key["hosts"], json!(["upstream.internal:9000"]));
-    assert_eq!(key["credentials"], json!([{"place": "header `x-api-key`", "reference": "env://SECRET"}]));
+    assert_eq!(
+        key["credentials"],
+        json!([{"kind": "header", "places": ["header `x-api-key`"], "references": ["env://SECRET"]}])
+    );
     assert!(key["last_used"].as_str().is_some());
     let (_, metrics) = scene.page("/metrics").await;
     for name in ["keyward_decisions_total", "keyward_stage_seconds_bucket", "keyward_injections_total"] {

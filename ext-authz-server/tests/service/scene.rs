@@ -11,16 +11,20 @@ use envoy_types::pb::envoy::service::auth::v3::{CheckRequest, CheckResponse};
 use keyward_server::audit::{Digester, Sink, Writer};
 use keyward_server::binding::{Binding, Catalogue, Mode as BindingMode};
 use keyward_server::check::Engine;
-use keyward_server::config::SecretSource;
-use keyward_server::credential::{Credential, Place};
+use keyward_server::config::{BasicCredential, HeaderCredential, QueryCredential, SecretSource};
+use keyward_server::credential::Credential;
+use keyward_server::credential::basic::Basic;
+use keyward_server::credential::header::Header;
+use keyward_server::credential::query::Query;
 use keyward_server::identity::PrincipalKind;
 use keyward_server::perimeter::authority::HostPattern;
 use keyward_server::perimeter::{Destination, Entry, Perimeter};
 use keyward_server::plan::{
-    Decide, Identify, Mode, NotIdentified, Parts, Pending, Plan, Principal, Question, Secrets, Server, Verdict,
+    Decide, Identify, Mode, NotIdentified, Parts, Pending, Plan, Principal, Question, Server, Verdict,
 };
-use keyward_server::secret::SecretBytes;
+use keyward_server::secret::{Resolved, Resolving, SecretError, SecretStore, Secrets};
 use keyward_server::serve::{Address, Bound, Listen};
+use keyward_server::sources::Sources;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -77,14 +81,21 @@ impl Decide for Doors {
     }
 }
 
-impl Secrets for Doors {
-    fn secret<'a>(&'a self, source: &'a SecretSource) -> Pending<'a, Result<Arc<SecretBytes>, String>> {
+/// The scheme `env`, as these doors have it.
+struct Environment(Arc<Doors>);
+
+impl SecretStore for Environment {
+    fn check(&self, _rest: &str) -> Result<(), SecretError> {
+        Ok(())
+    }
+
+    fn resolve<'a>(&'a self, rest: &'a str) -> Resolving<'a> {
         Box::pin(async move {
-            if self.secret_missing.load(Ordering::Acquire) {
-                return Err("not set".into());
+            if self.0.secret_missing.load(Ordering::Acquire) {
+                return Err(SecretError::NotSet { reference: format!("env://{rest}") });
             }
-            let value = if source.reference == "env://PASSWORD" { PASSWORD } else { SECRET };
-            Ok(Arc::new(SecretBytes::new(value.as_bytes().to_vec())))
+            let value = if rest == "PASSWORD" { PASSWORD } else { SECRET };
+            Ok(Resolved::lasting(value.as_bytes().to_vec()))
         })
     }
 }
@@ -98,6 +109,7 @@ fn alice() -> Principal {
         agent: Some("bot".into()),
         roles: vec!["reader".into()],
         claims: json!({"sub": "alice"}),
+        tenant: "demo".into(),
         expires_unix_secs: u64::MAX,
     }
 }
@@ -123,7 +135,7 @@ pub(crate) fn source(reference: &str) -> SecretSource {
     SecretSource { reference: reference.into(), json_key: None, trim_newline: false }
 }
 
-fn binding(id: &str, host: &str, place: Place, reference: &str) -> Binding {
+fn binding(id: &str, host: &str, credential: Arc<dyn Credential>) -> Binding {
     Binding {
         id: id.into(),
         mode: BindingMode::ServiceAccount,
@@ -132,14 +144,19 @@ fn binding(id: &str, host: &str, place: Place, reference: &str) -> Binding {
         servers: vec!["demo".into(), "plain".into()],
         principals: Some(keyward_server::binding::Principals { users: vec!["alice".into()], ..Default::default() }),
         hosts: vec![HostPattern::parse(host, None).unwrap()],
-        credentials: vec![Credential::new(place, source(reference))],
+        credentials: vec![credential],
         passthrough: Vec::new(),
     }
 }
 
 pub(crate) fn plan(doors: Arc<Doors>, revision: &str) -> Plan {
-    let key = Place::Header { name: "x-api-key".into(), template: "{secret}".into() };
-    let other = Place::Query { name: "apiKey".into(), template: "{secret}".into() };
+    let template = || "{secret}".to_owned();
+    let key = HeaderCredential { name: "x-api-key".into(), template: template(), secret: source("env://SECRET") };
+    let other = QueryCredential { name: "apiKey".into(), template: template(), secret: source("env://SECRET") };
+    let secret = source("env://PASSWORD");
+    let basic = BasicCredential { username: Some("svc".into()), username_secret: None, secret };
+    let store = Arc::new(Environment(doors.clone()));
+    let secrets = Secrets::standard(std::path::Path::new("")).and("env", store);
     let everybody = |binding: Binding| Binding { principals: None, ..binding };
     Plan::new(Parts {
         environment: "test".into(),
@@ -153,19 +170,14 @@ pub(crate) fn plan(doors: Arc<Doors>, revision: &str) -> Plan {
         ]),
         catalogue: Catalogue::new(
             vec![
-                binding("key", "upstream.internal:9000", key, "env://SECRET"),
-                everybody(binding(
-                    "basic",
-                    "upstream.internal:9000",
-                    Place::Basic { username: "svc".into() },
-                    "env://PASSWORD",
-                )),
+                binding("key", "upstream.internal:9000", Arc::new(Header(key))),
+                everybody(binding("basic", "upstream.internal:9000", Arc::new(Basic(basic)))),
                 Binding {
                     principals: Some(keyward_server::binding::Principals {
                         roles: vec!["reader".into()],
                         ..Default::default()
                     }),
-                    ..binding("elsewhere", "elsewhere.example", other, "env://SECRET")
+                    ..binding("elsewhere", "elsewhere.example", Arc::new(Query(other)))
                 },
             ],
             "test",
@@ -173,8 +185,8 @@ pub(crate) fn plan(doors: Arc<Doors>, revision: &str) -> Plan {
         ),
         digester: Digester::new(b"an audit key of enough bytes"),
         identity: doors.clone(),
-        policy: doors.clone(),
-        secrets: doors,
+        policy: doors,
+        sources: Arc::new(Sources::new(Arc::new(secrets))),
     })
 }
 

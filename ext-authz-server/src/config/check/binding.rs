@@ -2,6 +2,7 @@
 
 use super::{Checker, HOST_REMEDY, names};
 use crate::config::{Binding, BindingMode, Credential, SecretSource};
+use crate::credential::{SlotName, kinds};
 use crate::perimeter::authority::HostPattern;
 use keyward_contract::check::STRIPPED_HEADERS;
 
@@ -115,42 +116,23 @@ impl Checker<'_> {
 
     /// Each credential, and that no two occupy one place.
     fn slots(&mut self, key: &str, credentials: &[Credential]) {
-        let mut taken = Vec::new();
+        let mut taken: Vec<SlotName> = Vec::new();
         for (index, credential) in credentials.iter().enumerate() {
             let key = format!("{key}.credentials[{index}]");
-            self.secret(&format!("{key}.secret"), credential.secret());
-            let slot = match credential {
-                Credential::Header { name, template, .. } => {
-                    if let Some(problem) = names::header_problem(name) {
-                        self.add(format!("{key}.name"), format!("`{name}`: {problem}"), "name an end-to-end header");
-                    }
-                    self.template(&key, template);
-                    (true, name.as_str())
-                }
-                Credential::Query { name, template, .. } => {
-                    if name.is_empty() || name.len() > 128 || name.chars().any(char::is_control) {
-                        let message = format!("`{name}` is not the name of a query parameter");
-                        self.add(format!("{key}.name"), message, "write the plain name, not percent-encoded");
-                    }
-                    self.template(&key, template);
-                    (false, name.as_str())
-                }
-                Credential::Basic { username, .. } => {
-                    if username.contains(':') || username.len() > 256 || username.chars().any(char::is_control) {
-                        let message = "a user name holds no colon and no control character (RFC 7617, 2)";
-                        self.add(format!("{key}.username"), message, "write the plain user name");
-                    }
-                    (true, "authorization")
-                }
-            };
-            if taken.contains(&slot) {
-                self.add(&key, format!("`{}` is set by an earlier credential", slot.1), "keep one");
+            for (name, source) in credential.kind().secrets() {
+                self.secret(&format!("{key}.{name}"), source);
             }
-            taken.push(slot);
+            credential.kind().check(&key, self);
+            for place in kinds::of(credential).places() {
+                if taken.contains(&place) {
+                    self.add(&key, format!("the {place} is set by an earlier credential"), "keep one");
+                }
+                taken.push(place);
+            }
         }
     }
 
-    fn template(&mut self, key: &str, template: &str) {
+    pub(crate) fn template(&mut self, key: &str, template: &str) {
         if template.matches("{secret}").count() != 1 {
             // Not shown: the secret itself may stand where `{secret}` should.
             let message = "the template does not hold exactly one `{secret}`";
@@ -161,9 +143,13 @@ impl Checker<'_> {
         }
     }
 
-    pub(super) fn secret(&mut self, key: &str, source: &SecretSource) {
+    pub(crate) fn secret(&mut self, key: &str, source: &SecretSource) {
         if let Err(error) = self.secrets.check(source) {
-            self.add(format!("{key}.ref"), error.to_string(), "write `env://NAME` or `file:///absolute/path`");
+            self.add(
+                format!("{key}.ref"),
+                error.to_string(),
+                "write `env://NAME`, `file:///absolute/path` or `STORE://…` with a name of `stores`",
+            );
         }
         if source.json_key.as_deref() == Some("") {
             self.add(

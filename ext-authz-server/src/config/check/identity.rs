@@ -52,6 +52,9 @@ impl Checker<'_> {
         }
         self.claim(&format!("{key}.agent_claim"), &issuer.agent_claim);
         self.claim(&format!("{key}.roles_claim"), &issuer.roles_claim);
+        if let Some(claim) = &issuer.tenant_claim {
+            self.claim(&format!("{key}.tenant_claim"), claim);
+        }
         self.range(format!("{key}.clock_skew_secs"), issuer.clock_skew_secs, 0..=300);
         self.range(format!("{key}.max_token_bytes"), issuer.max_token_bytes, 256..=65536);
     }

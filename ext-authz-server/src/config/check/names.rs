@@ -36,13 +36,13 @@ const RESERVED_HEADERS: [&str; 30] = [
 ];
 
 /// Whether this can name a server, a binding, an issuer or an environment.
-pub(super) fn is_name(text: &str) -> bool {
+pub(crate) fn is_name(text: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.".contains(&byte);
     (1..=64).contains(&text.len()) && text.bytes().all(allowed)
 }
 
 /// What is wrong with a header name in configuration, if anything.
-pub(super) fn header_problem(name: &str) -> Option<&'static str> {
+pub(crate) fn header_problem(name: &str) -> Option<&'static str> {
     if name.starts_with(':') {
         return Some("a pseudo header cannot be set");
     }

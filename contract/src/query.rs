@@ -8,7 +8,8 @@ use std::borrow::Cow;
 /// `path` (path and query) with the parameters of `remove` gone and those of `set` appended. Names and values of `set` are
 /// percent-encoded already; what could not stand in a query all the same is encoded. A parameter to set that is already
 /// there is removed first, under any spelling of its name.
-pub(crate) fn rewrite(path: &str, set: &[(&str, &str)], remove: &[&str]) -> String {
+#[must_use]
+pub fn rewrite(path: &str, set: &[(&str, &str)], remove: &[&str]) -> String {
     let (path, query) = path.split_once('?').unwrap_or((path, ""));
     let unwanted = |name: &str| {
         let name = decode(name);

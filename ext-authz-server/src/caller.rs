@@ -1,0 +1,188 @@
+//! For whom a credential is wanted: what references, keys and mints may depend on.
+
+use std::sync::Arc;
+
+use crate::identity::Principal;
+use crate::secret::SecretBytes;
+
+/// The principal of one decision, and where the decision is made.
+#[derive(Clone)]
+pub struct Caller {
+    /// The environment of this server.
+    pub environment: String,
+    /// The server entry that is called.
+    pub server: String,
+    /// Who acts.
+    pub principal: Arc<Principal>,
+    /// The caller's own access token, for grants that exchange it. It never reaches an upstream.
+    pub token: Option<Arc<SecretBytes>>,
+    /// The decision, for records at the other side.
+    pub decision_id: String,
+}
+
+/// Why a template could not be filled in.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PlaceholderError {
+    /// There is no such placeholder.
+    #[error(
+        "`{{{0}}}` is no placeholder; there are {{tenant}}, {{environment}}, {{server}}, {{user}}, {{agent}}, {{issuer}}"
+    )]
+    Unknown(String),
+    /// A brace without its partner.
+    #[error("a brace has no partner")]
+    Unbalanced,
+    /// The caller has no such property: an agent for itself has no user, a user without an agent has no agent.
+    #[error("the caller has no {0}")]
+    Absent(&'static str),
+}
+
+/// The placeholders of references and other templates.
+pub const PLACEHOLDERS: [&str; 6] = ["tenant", "environment", "server", "user", "agent", "issuer"];
+
+// === impl Caller ===
+
+impl Caller {
+    /// Nobody in particular, for what does not depend on a caller. Templates with a placeholder for a person fail for it.
+    #[must_use]
+    pub fn none(environment: &str) -> Caller {
+        Caller {
+            environment: environment.to_owned(),
+            server: String::new(),
+            principal: Arc::new(Principal::nobody()),
+            token: None,
+            decision_id: String::new(),
+        }
+    }
+
+    /// The tenant.
+    #[must_use]
+    pub fn tenant(&self) -> &str {
+        &self.principal.tenant
+    }
+
+    /// `template` with each `{name}` replaced by the caller's property, percent-encoded up to the unreserved characters of
+    /// RFC 3986 without `.`: no value can be mistaken for another one, name another folder or end a path.
+    ///
+    /// # Errors
+    /// An unknown placeholder, or one that this caller has no value for.
+    pub fn fill(&self, template: &str) -> Result<String, PlaceholderError> {
+        let mut filled = String::with_capacity(template.len() + 64);
+        for piece in pieces(template)? {
+            match piece {
+                Piece::Text(text) => filled.push_str(text),
+                Piece::Placeholder(name) => encode_into(&mut filled, self.property(name)?),
+            }
+        }
+        Ok(filled)
+    }
+
+    /// The value of one placeholder, not encoded.
+    ///
+    /// # Errors
+    /// An unknown placeholder, or one that this caller has no value for.
+    pub fn property(&self, name: &str) -> Result<&str, PlaceholderError> {
+        use crate::identity::PrincipalKind;
+        let principal = &*self.principal;
+        let is_user = principal.kind == PrincipalKind::User;
+        let (value, shown) = match name {
+            "tenant" => (Some(principal.tenant.as_str()), "tenant"),
+            "environment" => (Some(self.environment.as_str()), "environment"),
+            "server" => (Some(self.server.as_str()), "server"),
+            "user" => (Some(principal.subject.as_str()).filter(|_| is_user), "user"),
+            "agent" => (principal.agent.as_deref(), "agent"),
+            "issuer" => (Some(principal.issuer.as_str()), "issuer"),
+            other => return Err(PlaceholderError::Unknown(other.to_owned())),
+        };
+        value.filter(|value| !value.is_empty()).ok_or(PlaceholderError::Absent(shown))
+    }
+}
+
+/// Whether a template holds any placeholder.
+#[must_use]
+pub fn is_template(text: &str) -> bool {
+    text.contains('{')
+}
+
+/// Checks a template without a caller.
+///
+/// # Errors
+/// An unknown placeholder, or unbalanced braces.
+pub fn check(template: &str) -> Result<(), PlaceholderError> {
+    for piece in pieces(template)? {
+        if let Piece::Placeholder(name) = piece
+            && !PLACEHOLDERS.contains(&name)
+        {
+            return Err(PlaceholderError::Unknown(name.to_owned()));
+        }
+    }
+    Ok(())
+}
+
+enum Piece<'a> {
+    Text(&'a str),
+    Placeholder(&'a str),
+}
+
+fn pieces(template: &str) -> Result<Vec<Piece<'_>>, PlaceholderError> {
+    let mut pieces = Vec::new();
+    let mut rest = template;
+    while let Some((before, after)) = rest.split_once('{') {
+        let (name, after) = after.split_once('}').ok_or(PlaceholderError::Unbalanced)?;
+        if before.contains('}') {
+            return Err(PlaceholderError::Unbalanced);
+        }
+        pieces.extend([Piece::Text(before), Piece::Placeholder(name)]);
+        rest = after;
+    }
+    if rest.contains('}') {
+        return Err(PlaceholderError::Unbalanced);
+    }
+    pieces.push(Piece::Text(rest));
+    Ok(pieces)
+}
+
+fn encode_into(out: &mut String, value: &str) {
+    for byte in value.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push('%');
+            for digit in [byte >> 4, byte & 15] {
+                out.extend(char::from_digit(u32::from(digit), 16).map(|digit| digit.to_ascii_uppercase()));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn caller(subject: &str, tenant: &str) -> Caller {
+        let principal =
+            Principal { subject: subject.into(), tenant: tenant.into(), issuer: "main".into(), ..Principal::nobody() };
+        Caller { server: "demo".into(), principal: Arc::new(principal), ..Caller::none("test") }
+    }
+
+    #[test]
+    fn properties_are_filled_in_and_cannot_leave_their_segment() {
+        let filled = caller("../ä.b", "acme").fill("{tenant}/{environment}/{server}/{issuer}/{user}/key");
+        assert_eq!(filled.unwrap(), "acme/test/demo/main/%2E%2E%2F%C3%A4%2Eb/key");
+        assert_eq!(caller("u", "t").fill("{agent}"), Err(PlaceholderError::Absent("agent")));
+        assert_eq!(caller("", "t").fill("{user}"), Err(PlaceholderError::Absent("user")));
+        for bad in ["{who}", "{", "}", "a}b{user}", "{user", "{{user}}"] {
+            assert!(caller("u", "t").fill(bad).is_err() && check(bad).is_err(), "{bad}");
+        }
+        assert!(check("kv/{tenant}/{user}").is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn two_callers_never_share_a_filled_template(one in ("\\PC{1,8}", "\\PC{1,8}"), two in ("\\PC{1,8}", "\\PC{1,8}")) {
+            let fill = |(user, tenant): &(String, String)| caller(user, tenant).fill("{tenant}/{user}").unwrap();
+            prop_assert_eq!(one == two, fill(&one) == fill(&two));
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! The `stores` section: where secrets are kept, besides the environment and files.
+
+mod directory;
+
+pub use directory::DirectoryStore;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::SecretSource;
+use super::check::Checker;
+
+/// One store; its name is the scheme of references to it.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Store {
+    /// A folder of secret files.
+    Directory(DirectoryStore),
+}
+
+/// What configuration can say of any store.
+pub(crate) trait Kind {
+    /// The secrets that it needs itself, each under its key below the store. They come from the environment or from files.
+    fn secrets(&self) -> Vec<(&'static str, &SecretSource)> {
+        Vec::new()
+    }
+
+    /// Adds what must not stand here; `key` is the place of the store.
+    fn check(&self, key: &str, checker: &mut Checker<'_>);
+
+    /// Makes relative paths relative to the folder of the configuration.
+    fn resolve_paths(&mut self, _base: &std::path::Path) {}
+}
+
+/// How long values of a remote store are used: part of every such store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Caching {
+    /// How often a value in use is looked at again, in seconds, 1 to 86400, default 60.
+    #[serde(default = "default_refresh_secs")]
+    #[schemars(range(min = 1, max = 86400))]
+    pub refresh_secs: u64,
+    /// How long a value stays in use after that while the store cannot be had, in seconds, 0 to 86400, default 300. After
+    /// that, requests are denied.
+    #[serde(default = "default_max_stale_secs")]
+    #[schemars(range(min = 0, max = 86400))]
+    pub max_stale_secs: u64,
+}
+
+// === impl Store ===
+
+impl Store {
+    /// What can be said of any store.
+    pub(crate) fn kind(&self) -> &dyn Kind {
+        match self {
+            Store::Directory(own) => own,
+        }
+    }
+
+    /// The same, to be changed.
+    pub(crate) fn kind_mut(&mut self) -> &mut dyn Kind {
+        match self {
+            Store::Directory(own) => own,
+        }
+    }
+}
+
+// === impl Caching ===
+
+impl Caching {
+    /// Adds what is out of range.
+    pub(crate) fn check(&self, key: &str, checker: &mut Checker<'_>) {
+        checker.range(format!("{key}.caching.refresh_secs"), self.refresh_secs, 1..=86400);
+        checker.range(format!("{key}.caching.max_stale_secs"), self.max_stale_secs, 0..=86400);
+    }
+}
+
+impl Default for Caching {
+    fn default() -> Caching {
+        Caching { refresh_secs: default_refresh_secs(), max_stale_secs: default_max_stale_secs() }
+    }
+}
+
+fn default_refresh_secs() -> u64 {
+    60
+}
+
+fn default_max_stale_secs() -> u64 {
+    300
+}

@@ -1,0 +1,19 @@
+//! The list of kinds: from what configuration says to what does it.
+
+use std::sync::Arc;
+
+use super::Credential;
+use super::basic::Basic;
+use super::header::Header;
+use super::query::Query;
+use crate::config;
+
+/// The credential that this part of a configuration describes.
+#[must_use]
+pub fn of(configured: &config::Credential) -> Arc<dyn Credential> {
+    match configured.clone() {
+        config::Credential::Header(own) => Arc::new(Header(own)),
+        config::Credential::Query(own) => Arc::new(Query(own)),
+        config::Credential::Basic(own) => Arc::new(Basic(own)),
+    }
+}

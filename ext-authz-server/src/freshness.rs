@@ -1,0 +1,472 @@
+//! One cache beneath every minted credential and every remote store: what is there is used for less than its real life,
+//! renewed ahead of time, had once for however many ask, and never a reason to allow what could not be had.
+//!
+//! - A value is used until some time before it ends (clock skew), and renewed in the background from a random moment
+//!   before that, so that no call waits for the renewal and no two replicas renew at once.
+//! - However many ask for one key, one mint is under way, in this process and, through [`Shared`], among replicas.
+//! - A failure is remembered for a time that doubles; meanwhile a value that is still usable serves, else the answer is
+//!   the failure.
+//! - A value that an upstream refused is had anew, at most so often that refusals cannot be used to cause mints.
+//! - A replaced value stays among those to scrub while an upstream may still show it.
+
+mod key;
+mod shared;
+mod times;
+
+pub use key::{Digest, Key};
+pub use shared::Shared;
+pub use times::Terms;
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::sync::{Semaphore, watch};
+
+use crate::credential::Material;
+use times::Times;
+
+/// The most values that are kept; the least recently used ones go.
+pub const CAPACITY: usize = 8192;
+/// The most mints under way at once.
+const MAX_FLIGHTS: usize = 64;
+/// How long one mint may take.
+pub const MINT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long one call waits for a mint. Less than a decision may take, so that the denial says what was missing.
+const WAIT: Duration = Duration::from_secs(4);
+/// How long a replaced value stays among those to scrub.
+pub const OVERLAP: Duration = Duration::from_secs(600);
+/// The most replaced values that are kept for one key.
+const MAX_RETIRED: usize = 4;
+/// After an upstream refused a value, how long its successor is kept whatever the upstream says; doubled each time.
+const REFUSAL_HOLD: Duration = Duration::from_secs(5);
+/// The most doublings of [`REFUSAL_HOLD`]; a key without refusals for as long as that begins anew.
+const MAX_REFUSALS: u32 = 6;
+
+/// A mint under way.
+pub type Minting = Pin<Box<dyn Future<Output = Result<Material, MintError>> + Send>>;
+
+/// Why there is no material. The cause is for the operator and holds no value.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{cause}")]
+pub struct MintError {
+    /// What could help.
+    pub kind: MintErrorKind,
+    /// What is wrong, where, and what to do.
+    pub cause: String,
+}
+
+/// What could help.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MintErrorKind {
+    /// Time: the other side did not answer, or not well.
+    Transient,
+    /// The operator: the other side refused, or the configuration cannot work.
+    Rejected,
+    /// The user: there is no grant, or it ended. Not remembered: the user may give it at any moment.
+    Consent,
+    /// A caller: the material depends on who calls, and nobody does.
+    NeedsCaller,
+}
+
+/// Where a value came from: told to [`Freshness::refused`] when an upstream does not take it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    digest: Digest,
+    version: u64,
+}
+
+/// The cache.
+pub struct Freshness {
+    entries: Mutex<HashMap<Digest, Entry>>,
+    flights: Semaphore,
+    shared: OnceLock<Arc<dyn Shared>>,
+    clock: AtomicU64,
+    counts: Counts,
+}
+
+/// What happened since the start.
+#[derive(Default)]
+pub struct Counts {
+    /// Mints that were made.
+    pub minted: AtomicU64,
+    /// Mints that failed.
+    pub failed: AtomicU64,
+    /// Values that another replica had made.
+    pub taken_over: AtomicU64,
+    /// Values that were had anew because an upstream refused them.
+    pub refused: AtomicU64,
+}
+
+type Landed = Option<Result<Arc<Material>, MintError>>;
+
+struct Entry {
+    key: Key,
+    current: Option<Current>,
+    flight: Option<watch::Receiver<Landed>>,
+    failure: Option<Failure>,
+    retired: Vec<(Arc<Material>, Instant)>,
+    refusals: u32,
+    refused_at: Option<Instant>,
+    version: u64,
+    used: u64,
+}
+
+struct Current {
+    material: Arc<Material>,
+    /// As it is handed out: with its origin and the values it replaced.
+    served: Arc<Material>,
+    times: Times,
+    /// An upstream refused it: it serves only if there is no other.
+    suspect: bool,
+}
+
+struct Failure {
+    error: MintError,
+    until: Instant,
+    count: u32,
+}
+
+/// What a call has to do.
+enum Step {
+    Serve(Arc<Material>),
+    /// Renew in the background and serve.
+    Renew(Arc<Material>),
+    Fly,
+    Wait(watch::Receiver<Landed>),
+    Fail(MintError),
+}
+
+// === impl MintError ===
+
+impl MintError {
+    /// Time may help.
+    #[must_use]
+    pub fn transient(cause: impl ToString) -> MintError {
+        MintError { kind: MintErrorKind::Transient, cause: cause.to_string() }
+    }
+
+    /// The operator has to do something.
+    #[must_use]
+    pub fn rejected(cause: impl ToString) -> MintError {
+        MintError { kind: MintErrorKind::Rejected, cause: cause.to_string() }
+    }
+
+    /// The user has to connect.
+    #[must_use]
+    pub fn consent(cause: impl ToString) -> MintError {
+        MintError { kind: MintErrorKind::Consent, cause: cause.to_string() }
+    }
+
+    /// It depends on a caller.
+    #[must_use]
+    pub fn needs_caller(cause: impl ToString) -> MintError {
+        MintError { kind: MintErrorKind::NeedsCaller, cause: cause.to_string() }
+    }
+}
+
+// === impl Freshness ===
+
+impl Default for Freshness {
+    fn default() -> Freshness {
+        Freshness {
+            entries: Mutex::default(),
+            flights: Semaphore::new(MAX_FLIGHTS),
+            shared: OnceLock::new(),
+            clock: AtomicU64::new(0),
+            counts: Counts::default(),
+        }
+    }
+}
+
+impl Freshness {
+    /// What several replicas have in common; set once, before the first use.
+    pub fn share(&self, shared: Arc<dyn Shared>) {
+        let _ = self.shared.set(shared);
+    }
+
+    /// What happened since the start.
+    #[must_use]
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// How many values are kept.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Whether none is kept.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The material of `key`: the one at hand, or what `mint` makes. `mint` is called at most once, and for all who wait.
+    ///
+    /// # Errors
+    /// There is none, and none could be had in time.
+    pub async fn get(
+        self: &Arc<Self>,
+        key: Key,
+        terms: Terms,
+        mint: impl FnOnce() -> Minting,
+    ) -> Result<Arc<Material>, MintError> {
+        let digest = key.digest();
+        let (mut landing, fallback) = {
+            let mut entries = self.lock();
+            let now = Instant::now();
+            if !entries.contains_key(&digest) {
+                make_room(&mut entries, now);
+            }
+            let entry = entries.entry(digest).or_insert_with(|| Entry::new(key));
+            entry.used = self.clock.fetch_add(1, Ordering::Relaxed);
+            let fallback = entry.usable(now);
+            match entry.step(now) {
+                Step::Serve(material) => return Ok(material),
+                Step::Renew(material) => {
+                    self.fly(entry, digest, terms, mint());
+                    return Ok(material);
+                }
+                Step::Fail(error) => return Err(error),
+                Step::Wait(landing) => (landing, fallback),
+                Step::Fly => (self.fly(entry, digest, terms, mint()), fallback),
+            }
+        };
+        let landed = tokio::time::timeout(WAIT, landing.wait_for(Option::is_some)).await;
+        let result = match landed {
+            Ok(Ok(landed)) => {
+                landed.clone().unwrap_or_else(|| Err(MintError::transient("the mint ended without a result")))
+            }
+            Ok(Err(_)) => Err(MintError::transient("the mint ended without a result")),
+            Err(_) => Err(MintError::transient("it was not there in time")),
+        };
+        // What an upstream refused is better than nothing where nothing else can be had.
+        result.or_else(|error| fallback.ok_or(error))
+    }
+
+    /// An upstream refused what came from `origin`: it is had anew at the next call. Whether that is so now; too many
+    /// refusals of one key are not listened to.
+    pub fn refused(&self, origin: &Origin) -> bool {
+        let mut entries = self.lock();
+        let Some(entry) = entries.get_mut(&origin.digest).filter(|entry| entry.version == origin.version) else {
+            return false;
+        };
+        let now = Instant::now();
+        let hold = REFUSAL_HOLD * 2u32.pow(entry.refusals.saturating_sub(1));
+        match entry.refused_at.map(|at| now.duration_since(at)) {
+            Some(past) if past < hold => return false,
+            Some(past) if past > REFUSAL_HOLD * 2u32.pow(MAX_REFUSALS) => entry.refusals = 0,
+            _ => {}
+        }
+        let Some(current) = entry.current.as_mut().filter(|current| !current.suspect) else { return false };
+        current.suspect = true;
+        entry.failure = None;
+        entry.refusals = (entry.refusals + 1).min(MAX_REFUSALS);
+        entry.refused_at = Some(now);
+        self.counts.refused.fetch_add(1, Ordering::Relaxed);
+        true
+    }
+
+    /// Drops every value whose key has all of these parts; none of them serves any more. How many there were.
+    pub fn forget(&self, parts: &[(&str, &str)]) -> usize {
+        let mut entries = self.lock();
+        let before = entries.len();
+        entries.retain(|_, entry| !entry.key.has_all(parts));
+        before - entries.len()
+    }
+
+    /// Drops the value with this digest, as another replica asked for.
+    pub fn forget_digest(&self, digest: &Digest) {
+        self.lock().remove(digest);
+    }
+
+    /// Starts a mint in a task of its own: a caller that goes away does not end it.
+    fn fly(
+        self: &Arc<Self>,
+        entry: &mut Entry,
+        digest: Digest,
+        terms: Terms,
+        minting: Minting,
+    ) -> watch::Receiver<Landed> {
+        let (sender, receiver) = watch::channel(None);
+        entry.flight = Some(receiver.clone());
+        let (freshness, key) = (Arc::clone(self), entry.key.clone());
+        let before = entry.current.as_ref().map(|current| current.material.clone());
+        tokio::spawn(async move {
+            // Declared first, dropped last: a mint that panics still ends its flight.
+            let flight = Flight { freshness: &freshness, digest };
+            let result = freshness.mint(&key, before.as_deref(), terms, minting).await;
+            let _ = sender.send(Some(flight.freshness.land(digest, terms, result)));
+        });
+        receiver
+    }
+
+    /// Makes the material, or takes what another replica has made.
+    async fn mint(
+        &self,
+        key: &Key,
+        before: Option<&Material>,
+        terms: Terms,
+        minting: Minting,
+    ) -> Result<Material, MintError> {
+        let Ok(_permit) = self.flights.acquire().await else { return Err(MintError::transient("shutting down")) };
+        let mint = async {
+            let result = minting.await;
+            let count = if result.is_ok() { &self.counts.minted } else { &self.counts.failed };
+            count.fetch_add(1, Ordering::Relaxed);
+            result
+        };
+        let work = async {
+            match self.shared.get().filter(|_| terms.is_shared()) {
+                None => mint.await,
+                Some(shared) => shared::once(&**shared, key, before, mint, &self.counts.taken_over).await,
+            }
+        };
+        match tokio::time::timeout(MINT_TIMEOUT, work).await {
+            Ok(result) => result,
+            Err(_) => Err(MintError::transient(format!("no answer within {} s", MINT_TIMEOUT.as_secs()))),
+        }
+    }
+
+    /// Notes the result of a mint and says what the waiting calls get.
+    fn land(
+        &self,
+        digest: Digest,
+        terms: Terms,
+        result: Result<Material, MintError>,
+    ) -> Result<Arc<Material>, MintError> {
+        let now = Instant::now();
+        let result = result.and_then(|material| match material.expires() {
+            Some(end) if end <= SystemTime::now() => Err(MintError::transient("what was minted had expired already")),
+            _ => Ok(material),
+        });
+        let mut entries = self.lock();
+        // Forgotten meanwhile: whoever waits does not get it either.
+        let Some(entry) = entries.get_mut(&digest) else {
+            return result.and(Err(MintError::transient("it was revoked while it was being minted")));
+        };
+        entry.flight = None;
+        match result {
+            Ok(material) => Ok(entry.take(digest, Arc::new(material), terms, now)),
+            Err(error) => {
+                entry.fail(&error, now);
+                Err(error)
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Digest, Entry>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Ends a flight whatever happens to its task.
+struct Flight<'a> {
+    freshness: &'a Freshness,
+    digest: Digest,
+}
+
+impl Drop for Flight<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking()
+            && let Some(entry) = self.freshness.lock().get_mut(&self.digest)
+        {
+            entry.flight = None;
+            entry.fail(&MintError::transient("the mint ended by a panic"), Instant::now());
+        }
+    }
+}
+
+/// Makes room for one entry: those without use first, then the least recently used.
+fn make_room(entries: &mut HashMap<Digest, Entry>, now: Instant) {
+    if entries.len() < CAPACITY {
+        return;
+    }
+    entries.retain(|_, entry| entry.flight.is_some() || entry.usable(now).is_some());
+    let excess = entries.len().saturating_sub(CAPACITY - CAPACITY / 16);
+    let mut used: Vec<(u64, Digest)> = entries
+        .iter()
+        .filter(|(_, entry)| entry.flight.is_none())
+        .map(|(digest, entry)| (entry.used, *digest))
+        .collect();
+    used.sort_unstable();
+    for (_, digest) in used.into_iter().take(excess) {
+        entries.remove(&digest);
+    }
+}
+
+// === impl Entry ===
+
+impl Entry {
+    fn new(key: Key) -> Entry {
+        Entry {
+            key,
+            current: None,
+            flight: None,
+            failure: None,
+            retired: Vec::new(),
+            refusals: 0,
+            refused_at: None,
+            version: 0,
+            used: 0,
+        }
+    }
+
+    fn usable(&self, now: Instant) -> Option<Arc<Material>> {
+        let current = self.current.as_ref().filter(|current| now < current.times.usable_until);
+        current.map(|current| current.served.clone())
+    }
+
+    fn step(&self, now: Instant) -> Step {
+        let usable = self.usable(now);
+        let suspect = self.current.as_ref().is_some_and(|current| current.suspect);
+        let backing_off = self.failure.as_ref().filter(|failure| now < failure.until);
+        match (usable, &self.flight, backing_off) {
+            (Some(material), _, Some(_)) => Step::Serve(material),
+            (Some(material), Some(_), None) if !suspect => Step::Serve(material),
+            (Some(material), None, None) if !suspect => {
+                let due = self.current.as_ref().is_some_and(|current| now >= current.times.refresh_at);
+                if due { Step::Renew(material) } else { Step::Serve(material) }
+            }
+            (_, Some(flight), _) => Step::Wait(flight.clone()),
+            (None, None, Some(failure)) => Step::Fail(failure.error.clone()),
+            (_, None, None) => Step::Fly,
+        }
+    }
+
+    /// Takes a new value into use and retires the one before, where it was another.
+    fn take(&mut self, digest: Digest, material: Arc<Material>, terms: Terms, now: Instant) -> Arc<Material> {
+        self.failure = None;
+        self.retired.retain(|(_, until)| now < *until);
+        if let Some(before) = self.current.take()
+            && !before.material.same_values(&material)
+        {
+            self.retired.push((before.material, now + OVERLAP));
+            let excess = self.retired.len().saturating_sub(MAX_RETIRED);
+            self.retired.drain(..excess);
+        }
+        self.version += 1;
+        let retired: Vec<Arc<Material>> = self.retired.iter().map(|(material, _)| material.clone()).collect();
+        let served = Arc::new(material.kept(Origin { digest, version: self.version }, &retired));
+        let times = Times::of(&material, terms, now);
+        self.current = Some(Current { material, served: served.clone(), times, suspect: false });
+        served
+    }
+
+    fn fail(&mut self, error: &MintError, now: Instant) {
+        if matches!(error.kind, MintErrorKind::Consent | MintErrorKind::NeedsCaller) {
+            self.failure = None;
+            return;
+        }
+        let count = self.failure.as_ref().map_or(0, |failure| failure.count) + 1;
+        self.failure = Some(Failure { error: error.clone(), until: now + times::backoff(count), count });
+    }
+}
+
+#[cfg(test)]
+mod tests;

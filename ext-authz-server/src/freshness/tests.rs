@@ -1,0 +1,316 @@
+//! Mints are counted: how many are made for how many calls, in which order, and what serves when one fails.
+
+use std::sync::atomic::AtomicUsize;
+
+use super::*;
+
+/// Makes materials that are good for `life`, and counts them.
+#[derive(Clone)]
+struct Mint {
+    made: Arc<AtomicUsize>,
+    life: Duration,
+    takes: Duration,
+    fails: Option<MintErrorKind>,
+}
+
+impl Mint {
+    fn new(life_secs: u64) -> Mint {
+        let life = Duration::from_secs(life_secs);
+        Mint { made: Arc::default(), life, takes: Duration::ZERO, fails: None }
+    }
+
+    fn made(&self) -> usize {
+        self.made.load(Ordering::SeqCst)
+    }
+
+    fn run(&self) -> Minting {
+        let mint = self.clone();
+        Box::pin(async move {
+            tokio::time::sleep(mint.takes).await;
+            let number = mint.made.fetch_add(1, Ordering::SeqCst) + 1;
+            match mint.fails {
+                Some(kind) => Err(MintError { kind, cause: format!("attempt {number}") }),
+                None => Ok(Material::new()
+                    .secret("token", format!("minted-{number}").into_bytes())
+                    .until(SystemTime::now() + mint.life)),
+            }
+        })
+    }
+}
+
+fn key(name: &str) -> Key {
+    Key::new("test", "tenant").with("name", name)
+}
+
+async fn token(freshness: &Arc<Freshness>, mint: &Mint) -> Result<String, MintError> {
+    let material = freshness.get(key("one"), Terms::Minted, || mint.run()).await?;
+    Ok(material.text("token").unwrap_or_default().to_owned())
+}
+
+/// Moves the times of the one entry into the past.
+fn age(freshness: &Freshness, by: Duration) {
+    for entry in freshness.lock().values_mut() {
+        if let Some(current) = &mut entry.current {
+            current.times.refresh_at = current.times.refresh_at.checked_sub(by).unwrap();
+            current.times.usable_until = current.times.usable_until.checked_sub(by).unwrap();
+        }
+        if let Some(failure) = &mut entry.failure {
+            failure.until = failure.until.checked_sub(by).unwrap();
+        }
+        entry.refused_at = entry.refused_at.map(|at| at.checked_sub(by).unwrap());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_first_calls_make_one_mint() {
+    let freshness = Arc::new(Freshness::default());
+    let mint = Mint { takes: Duration::from_millis(100), ..Mint::new(3600) };
+    let calls: Vec<_> = (0..1000)
+        .map(|_| {
+            let (freshness, mint) = (freshness.clone(), mint.clone());
+            tokio::spawn(async move { token(&freshness, &mint).await })
+        })
+        .collect();
+    for call in calls {
+        assert_eq!(call.await.unwrap().unwrap(), "minted-1");
+    }
+    assert_eq!(mint.made(), 1);
+}
+
+#[tokio::test]
+async fn a_value_is_renewed_ahead_without_a_wait_and_never_used_past_its_end() {
+    let freshness = Arc::new(Freshness::default());
+    let mint = Mint::new(600);
+    assert_eq!(token(&freshness, &mint).await.unwrap(), "minted-1");
+    // Between renewal and end: the old value serves at once, and one renewal runs.
+    age(&freshness, Duration::from_secs(500));
+    assert_eq!(token(&freshness, &mint).await.unwrap(), "minted-1");
+    assert_eq!(token(&freshness, &mint).await.unwrap(), "minted-1");
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert_eq!(token(&freshness, &mint).await.unwrap(), "minted-2");
+    assert_eq!(mint.made(), 2);
+    // Past its end: the call waits for a new one; where there is none, it fails.
+    age(&freshness, Duration::from_secs(600));
+    let broken = Mint { fails: Some(MintErrorKind::Transient), ..Mint::new(600) };
+    assert_eq!(token(&freshness, &broken).await.unwrap_err().cause, "attempt 1");
+    age(&freshness, Duration::from_secs(2));
+    assert_eq!(token(&freshness, &mint).await.unwrap(), "minted-3");
+}
+
+#[tokio::test]
+async fn a_failure_is_remembered_and_a_usable_value_serves_meanwhile() {
+    let freshness = Arc::new(Freshness::default());
+    let broken = Mint { fails: Some(MintErrorKind::Transient), ..Mint::new(600) };
+    for _ in 0..50 {
+        assert_eq!(token(&freshness, &broken).await.unwrap_err().cause, "attempt 1");
+    }
+    assert_eq!(broken.made(), 1);
+    age(&freshness, Duration::from_secs(2));
+    let mint = Mint::new(600);
+    assert_eq!(token(&freshness, &mint).await.unwrap(), "minted-1");
+    age(&freshness, Duration::from_secs(500));
+    for _ in 0..50 {
+        assert_eq!(token(&freshness, &broken).await.unwrap(), "minted-1");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(broken.made(), 2, "a failed renewal is not tried again at once");
+}
+
+#[tokio::test]
+async fn a_missing_grant_is_looked_for_at_every_call() {
+    let freshness = Arc::new(Freshness::default());
+    let missing = Mint { fails: Some(MintErrorKind::Consent), ..Mint::new(600) };
+    for attempt in 1..4 {
+        assert_eq!(token(&freshness, &missing).await.unwrap_err().cause, format!("attempt {attempt}"));
+    }
+    assert_eq!(token(&freshness, &Mint::new(600)).await.unwrap(), "minted-1");
+}
+
+#[tokio::test]
+async fn a_refused_value_is_had_anew_but_not_as_often_as_an_agent_likes() {
+    let freshness = Arc::new(Freshness::default());
+    let mint = Mint::new(3600);
+    let get = || freshness.get(key("one"), Terms::Minted, || mint.run());
+    let first = get().await.unwrap();
+    assert!(freshness.refused(&first.origins()[0]));
+    let second = get().await.unwrap();
+    assert_eq!(second.text("token"), Some("minted-2"));
+    assert!(second.scrub().any(|value| value == b"minted-1"), "the refused value is still scrubbed");
+    // The old one's refusals say nothing of the new one, and the new one's are not listened to so soon.
+    assert!(!freshness.refused(&first.origins()[0]));
+    for _ in 0..100 {
+        assert!(!freshness.refused(&second.origins()[0]));
+        assert_eq!(get().await.unwrap().text("token"), Some("minted-2"));
+    }
+    age(&freshness, Duration::from_secs(6));
+    assert!(freshness.refused(&second.origins()[0]));
+    // Where no other can be had, the refused one serves.
+    let broken = Mint { fails: Some(MintErrorKind::Transient), ..Mint::new(600) };
+    assert_eq!(token(&freshness, &broken).await.unwrap(), "minted-2");
+}
+
+#[tokio::test]
+async fn a_revoked_value_serves_nobody_not_even_who_waits() {
+    let freshness = Arc::new(Freshness::default());
+    let mint = Mint::new(3600);
+    assert_eq!(token(&freshness, &mint).await.unwrap(), "minted-1");
+    assert_eq!(freshness.forget(&[("tenant", "other")]), 0);
+    assert_eq!(freshness.forget(&[("tenant", "tenant"), ("name", "one")]), 1);
+    let slow = Mint { takes: Duration::from_millis(50), ..mint.clone() };
+    let waiting = tokio::spawn({
+        let freshness = freshness.clone();
+        async move { token(&freshness, &slow).await }
+    });
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    assert_eq!(freshness.forget(&[("tenant", "tenant")]), 1);
+    assert!(waiting.await.unwrap().is_err());
+    assert!(freshness.is_empty());
+}
+
+#[tokio::test]
+async fn a_mint_that_panics_fails_those_who_wait_and_no_one_after() {
+    let freshness = Arc::new(Freshness::default());
+    let panics = || -> Minting { Box::pin(async { panic!("a mint's own fault") }) };
+    assert!(freshness.get(key("one"), Terms::Minted, panics).await.is_err());
+    age(&freshness, Duration::from_secs(2));
+    assert_eq!(token(&freshness, &Mint::new(600)).await.unwrap(), "minted-1");
+}
+
+#[tokio::test]
+async fn the_number_of_values_is_bounded_and_those_in_use_stay() {
+    let freshness = Arc::new(Freshness::default());
+    let mint = Mint::new(3600);
+    for number in 0..CAPACITY + 100 {
+        freshness.get(key(&number.to_string()), Terms::Minted, || mint.run()).await.unwrap();
+        if number % 100 == 0 {
+            freshness.get(key("0"), Terms::Minted, || mint.run()).await.unwrap();
+        }
+    }
+    assert!(freshness.len() <= CAPACITY);
+    let made = mint.made();
+    freshness.get(key("0"), Terms::Minted, || mint.run()).await.unwrap();
+    assert_eq!(mint.made(), made, "the one in use was thrown out");
+}
+
+#[tokio::test]
+async fn what_had_expired_when_it_was_minted_is_never_used() {
+    let freshness = Arc::new(Freshness::default());
+    assert!(token(&freshness, &Mint::new(0)).await.is_err());
+}
+
+mod keys {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NAMES: [&str; 6] = ["principal", "binding", "scopes", "audience", "tags", "tenant"];
+
+    proptest! {
+        #[test]
+        fn keys_are_equal_only_if_every_part_is(
+            one in prop::collection::vec((0..NAMES.len(), "[a-b\0]{0,3}"), 0..5),
+            two in prop::collection::vec((0..NAMES.len(), "[a-b\0]{0,3}"), 0..5),
+            tenants in ("[a-b]{0,2}", "[a-b]{0,2}"),
+        ) {
+            let make = |tenant: &str, parts: &[(usize, String)]| {
+                parts.iter().fold(Key::new("kind", tenant), |key, (name, value)| key.with(NAMES[*name], value.clone()))
+            };
+            let (first, second) = (make(&tenants.0, &one), make(&tenants.1, &two));
+            prop_assert_eq!(tenants.0 == tenants.1 && one == two, first.digest() == second.digest());
+        }
+    }
+}
+
+mod replicas {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::plan::Pending;
+
+    /// A shared store in memory, with one lease holder at a time.
+    #[derive(Default)]
+    struct Memory {
+        values: Mutex<HashMap<Digest, Material>>,
+        leases: Mutex<HashMap<Digest, (usize, Instant)>>,
+    }
+
+    /// One replica's way to it.
+    struct Replica(Arc<Memory>, usize);
+
+    impl Shared for Replica {
+        fn take<'a>(&'a self, key: &'a Key) -> Pending<'a, Result<Option<Material>, String>> {
+            Box::pin(async { Ok(self.0.values.lock().unwrap().get(&key.digest()).cloned()) })
+        }
+        fn put<'a>(&'a self, key: &'a Key, material: &'a Material) -> Pending<'a, Result<(), String>> {
+            Box::pin(async {
+                self.0.values.lock().unwrap().insert(key.digest(), material.clone());
+                Ok(())
+            })
+        }
+        fn lease<'a>(&'a self, key: &'a Digest, duration: Duration) -> Pending<'a, Result<bool, String>> {
+            Box::pin(async move {
+                let now = Instant::now();
+                let mut leases = self.0.leases.lock().unwrap();
+                let holder = leases.entry(*key).or_insert((self.1, now));
+                if holder.0 != self.1 && now < holder.1 {
+                    return Ok(false);
+                }
+                *holder = (self.1, now + duration);
+                Ok(true)
+            })
+        }
+        fn release<'a>(&'a self, key: &'a Digest) -> Pending<'a, Result<(), String>> {
+            Box::pin(async {
+                self.0.leases.lock().unwrap().remove(key);
+                Ok(())
+            })
+        }
+    }
+
+    fn replica(memory: &Arc<Memory>, number: usize) -> Arc<Freshness> {
+        let freshness = Arc::new(Freshness::default());
+        freshness.share(Arc::new(Replica(memory.clone(), number)));
+        freshness
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn several_replicas_make_one_mint() {
+        let memory = Arc::new(Memory::default());
+        let mint = Mint { takes: Duration::from_millis(200), ..Mint::new(3600) };
+        let calls = (0..4).map(|number| {
+            let (freshness, mint) = (replica(&memory, number), mint.clone());
+            tokio::spawn(async move { token(&freshness, &mint).await })
+        });
+        for call in calls.collect::<Vec<_>>() {
+            assert_eq!(call.await.unwrap().unwrap(), "minted-1");
+        }
+        assert_eq!(mint.made(), 1);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_replica_that_died_with_the_lease_is_outlasted() {
+        let memory = Arc::new(Memory::default());
+        let until = Instant::now() + Duration::from_millis(500);
+        memory.leases.lock().unwrap().insert(key("one").digest(), (99, until));
+        let mint = Mint::new(3600);
+        assert_eq!(token(&replica(&memory, 1), &mint).await.unwrap(), "minted-1");
+        assert!(Instant::now() >= until);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_an_upstream_refused_is_not_taken_over_again() {
+        let memory = Arc::new(Memory::default());
+        let (one, two) = (replica(&memory, 1), replica(&memory, 2));
+        let mint = Mint::new(3600);
+        token(&one, &mint).await.unwrap();
+        let taken = two.get(key("one"), Terms::Minted, || mint.run()).await.unwrap();
+        assert_eq!((mint.made(), taken.text("token")), (1, Some("minted-1")));
+        assert!(two.refused(&taken.origins()[0]));
+        assert_eq!(token(&two, &mint).await.unwrap(), "minted-2");
+        // The first one hears of it when its own is refused, and then takes the second's.
+        let old = one.get(key("one"), Terms::Minted, || mint.run()).await.unwrap();
+        assert!(one.refused(&old.origins()[0]));
+        assert_eq!(token(&one, &mint).await.unwrap(), "minted-2");
+        assert_eq!(mint.made(), 2);
+    }
+}

@@ -1,0 +1,253 @@
+//! The only way to stores, token endpoints and other servers that Keyward asks: no redirects, bounded time and size, and
+//! only to addresses that may be asked.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::{Client, Method, Url};
+use zeroize::Zeroizing;
+
+/// How long one request may take, connecting included.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// How long connecting may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// The largest answer, in bytes.
+const MAX_ANSWER_BYTES: usize = 1024 * 1024;
+
+/// A client, shared by clones.
+#[derive(Clone)]
+pub struct Outbound(Arc<Result<Client, String>>);
+
+/// TLS of one peer, beyond the roots that the system trusts. PEM.
+#[derive(Clone, Default)]
+pub struct Tls {
+    /// Certificates that are trusted instead of the system's.
+    pub trusted: Option<Vec<u8>>,
+    /// A client certificate with its chain and its key, one after the other.
+    pub identity: Option<Zeroizing<Vec<u8>>>,
+}
+
+/// A request. No `Debug`: it holds secrets.
+pub struct Ask {
+    method: Method,
+    url: String,
+    headers: Vec<(HeaderName, HeaderValue)>,
+    body: Zeroizing<Vec<u8>>,
+}
+
+/// What came back. No `Debug`: it holds secrets.
+pub struct Answer {
+    /// The HTTP status.
+    pub status: u16,
+    headers: HeaderMap,
+    body: Zeroizing<Vec<u8>>,
+}
+
+/// Why there is no answer. The text holds no value and no query.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OutboundError {
+    /// The address is none, or must not be asked.
+    #[error("`{url}` must not be asked: {cause}")]
+    Refused {
+        /// The address, without its query.
+        url: String,
+        /// Why, and what to do.
+        cause: String,
+    },
+    /// No answer, or one that breaks off.
+    #[error("`{url}` does not answer: {cause}")]
+    Send {
+        /// The address, without its query.
+        url: String,
+        /// What the network said.
+        cause: String,
+    },
+    /// The answer is larger than [`MAX_ANSWER_BYTES`].
+    #[error("`{url}` answers with more than {MAX_ANSWER_BYTES} bytes")]
+    TooLarge {
+        /// The address, without its query.
+        url: String,
+    },
+    /// There is no client: the TLS files or the system's roots cannot be used.
+    #[error("no connection can be made: {0}")]
+    Client(String),
+}
+
+// === impl Outbound ===
+
+impl Default for Outbound {
+    fn default() -> Outbound {
+        Outbound::new(&Tls::default())
+    }
+}
+
+impl Outbound {
+    /// A client with this TLS. What cannot be used is said at the first request.
+    #[must_use]
+    pub fn new(tls: &Tls) -> Outbound {
+        Outbound(Arc::new(client(tls).map_err(|error| innermost(&error))))
+    }
+
+    /// Sends a request and reads the answer whole.
+    ///
+    /// # Errors
+    /// No usable answer within the bounds. Any status is an answer.
+    pub async fn send(&self, ask: Ask) -> Result<Answer, OutboundError> {
+        let client = self.0.as_ref().as_ref().map_err(|cause| OutboundError::Client(cause.clone()))?;
+        let Ask { method, url, headers, body } = ask;
+        let (url, shown) = admitted(&url)?;
+        let send = |error: reqwest::Error| OutboundError::Send { url: shown.clone(), cause: innermost(&error) };
+        let mut request = client.request(method, url).body(body.to_vec());
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        let mut response = request.send().await.map_err(send)?;
+        let mut body = Zeroizing::new(Vec::with_capacity(4096));
+        while let Some(chunk) = response.chunk().await.map_err(send)? {
+            if body.len() + chunk.len() > MAX_ANSWER_BYTES {
+                return Err(OutboundError::TooLarge { url: shown });
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(Answer { status: response.status().as_u16(), headers: std::mem::take(response.headers_mut()), body })
+    }
+}
+
+fn client(tls: &Tls) -> Result<Client, reqwest::Error> {
+    let mut builder = Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        .user_agent("keyward")
+        .connect_timeout(CONNECT_TIMEOUT)
+        .timeout(TIMEOUT);
+    if let Some(trusted) = &tls.trusted {
+        builder = builder.tls_certs_only(reqwest::Certificate::from_pem_bundle(trusted)?);
+    }
+    if let Some(identity) = &tls.identity {
+        builder = builder.identity(reqwest::Identity::from_pem(identity)?);
+    }
+    builder.build()
+}
+
+/// An address that may be asked, and how it is shown.
+fn admitted(text: &str) -> Result<(Url, String), OutboundError> {
+    let shown = text.split(['?', '#']).next().unwrap_or_default().to_owned();
+    let refused = |cause: &str| OutboundError::Refused { url: shown.clone(), cause: cause.to_owned() };
+    let url = Url::parse(text).map_err(|_| refused("it is not a URL"))?;
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(OutboundError::Refused { url: "(not shown)".to_owned(), cause: "it holds a user name".to_owned() });
+    }
+    let is_loopback = match url.host() {
+        Some(url::Host::Domain(name)) => name == "localhost",
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    };
+    if url.scheme() != "https" && !(url.scheme() == "http" && is_loopback) {
+        return Err(refused("it is not https; http is for loopback only"));
+    }
+    Ok((url, shown))
+}
+
+/// The cause at the bottom, which says more than "error sending request".
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
+}
+
+// === impl Ask ===
+
+impl Ask {
+    /// A request without a body.
+    #[must_use]
+    pub fn new(method: Method, url: impl Into<String>) -> Ask {
+        Ask { method, url: url.into(), headers: Vec::new(), body: Zeroizing::default() }
+    }
+
+    /// GET.
+    #[must_use]
+    pub fn get(url: impl Into<String>) -> Ask {
+        Ask::new(Method::GET, url).header("accept", "application/json")
+    }
+
+    /// POST of a form (`application/x-www-form-urlencoded`).
+    #[must_use]
+    pub fn form(url: impl Into<String>, fields: &[(&str, &str)]) -> Ask {
+        let mut text = url::form_urlencoded::Serializer::new(String::new());
+        text.extend_pairs(fields);
+        let ask = Ask::new(Method::POST, url).header("content-type", "application/x-www-form-urlencoded");
+        ask.header("accept", "application/json").body(text.finish().into_bytes())
+    }
+
+    /// POST of a JSON document.
+    #[must_use]
+    pub fn json(url: impl Into<String>, document: &serde_json::Value) -> Ask {
+        let ask = Ask::new(Method::POST, url).header("content-type", "application/json");
+        ask.header("accept", "application/json").body(document.to_string().into_bytes())
+    }
+
+    /// Adds a header; one whose value cannot be a header value is left out, and the other side says what is missing.
+    #[must_use]
+    pub fn header(mut self, name: &'static str, value: &str) -> Ask {
+        if let Ok(mut value) = HeaderValue::from_str(value) {
+            value.set_sensitive(true);
+            self.headers.push((HeaderName::from_static(name), value));
+        }
+        self
+    }
+
+    /// Sets the body.
+    #[must_use]
+    pub fn body(mut self, body: Vec<u8>) -> Ask {
+        self.body = Zeroizing::new(body);
+        self
+    }
+}
+
+// === impl Answer ===
+
+impl Answer {
+    /// The body.
+    #[must_use]
+    pub fn body(&self) -> &[u8] {
+        &self.body
+    }
+
+    /// A header, where it is text.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// The body as a JSON document.
+    #[must_use]
+    pub fn json(&self) -> Option<serde_json::Value> {
+        serde_json::from_slice(&self.body).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_https_and_loopback_are_asked_and_queries_are_not_shown() {
+        for url in ["https://vault.example:8200/v1", "http://127.0.0.1:8200/", "http://[::1]:1/", "http://localhost:1/"]
+        {
+            assert!(admitted(url).is_ok(), "{url}");
+        }
+        for url in
+            ["http://vault.example/", "file:///etc/passwd", "vault.example", "https://", "http://127.0.0.1.example/"]
+        {
+            assert!(admitted(url).is_err(), "{url}");
+        }
+        let error = admitted("http://x.example/a?token=canary").err().unwrap().to_string();
+        assert!(error.contains("x.example/a") && !error.contains("canary"), "{error}");
+        let error = admitted("https://canary:canary@x.example/").err().unwrap().to_string();
+        assert!(!error.contains("canary"), "{error}");
+    }
+}

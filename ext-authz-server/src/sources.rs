@@ -1,0 +1,59 @@
+//! What a mint may ask: the secret stores, the network, and what was minted before.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::caller::Caller;
+use crate::credential::{Credential, Material};
+use crate::freshness::{Freshness, MintError, Terms};
+use crate::outbound::Outbound;
+use crate::secret::Secrets;
+
+/// How long a store may take for what is not kept.
+const STORE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Everything a credential can be made of.
+pub struct Sources {
+    /// The secret stores.
+    pub secrets: Arc<Secrets>,
+    /// The network.
+    pub outbound: Outbound,
+}
+
+// === impl Sources ===
+
+impl Sources {
+    /// These stores, and the network as it is.
+    #[must_use]
+    pub fn new(secrets: Arc<Secrets>) -> Sources {
+        Sources { secrets, outbound: Outbound::default() }
+    }
+
+    /// What was minted before.
+    #[must_use]
+    pub fn freshness(&self) -> &Arc<Freshness> {
+        self.secrets.freshness()
+    }
+
+    /// The material of a credential for this caller: kept, or had now.
+    ///
+    /// # Errors
+    /// It could not be had in time.
+    pub async fn material(
+        self: &Arc<Self>,
+        credential: &Arc<dyn Credential>,
+        caller: &Arc<Caller>,
+    ) -> Result<Arc<Material>, MintError> {
+        let mint = || credential.clone().mint(caller.clone(), self.clone());
+        match credential.key(caller) {
+            Some(key) => self.freshness().get(key, Terms::Minted, mint).await,
+            None => match tokio::time::timeout(STORE_TIMEOUT, mint()).await {
+                Ok(material) => material.map(Arc::new),
+                Err(_) => {
+                    let references = credential.references().join("`, `");
+                    Err(MintError::transient(format!("secret `{references}`: the store did not answer in time")))
+                }
+            },
+        }
+    }
+}
