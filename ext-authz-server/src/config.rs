@@ -18,7 +18,7 @@ mod shape;
 pub(crate) mod store;
 mod suggestion;
 
-pub use binding::{Binding, BindingMode, Principals, SecretSource};
+pub use binding::{Binding, BindingMode, Principals, Probe, ProbeMethod, SecretSource};
 pub use credential::{BasicCredential, Credential, HeaderCredential, QueryCredential};
 pub use identity::{Algorithm, IdentityConfig, Issuer, JwksSource};
 pub use listen::{Listen, ListenAddress, Tls};

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::caller::Caller;
 use crate::credential::{Credential, Material};
-use crate::freshness::{Freshness, MintError, Terms};
+use crate::freshness::{Freshness, MintError};
 use crate::outbound::Outbound;
 use crate::secret::Secrets;
 
@@ -46,7 +46,7 @@ impl Sources {
     ) -> Result<Arc<Material>, MintError> {
         let mint = || credential.clone().mint(caller.clone(), self.clone());
         match credential.key(caller) {
-            Some(key) => self.freshness().get(key, Terms::Minted, mint).await,
+            Some(key) => self.freshness().get(key, credential.terms(), mint).await,
             None => match tokio::time::timeout(STORE_TIMEOUT, mint()).await {
                 Ok(material) => material.map(Arc::new),
                 Err(_) => {
