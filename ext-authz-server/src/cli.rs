@@ -12,7 +12,7 @@ use std::sync::Arc;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::caller::Caller;
-use crate::config::{self, ConfigError, Problem, json_schema};
+use crate::config::{self, ConfigError, Problem, json_schema, reference};
 use crate::credential::{InjectError, kinds, try_out};
 use crate::freshness::{MintError, MintErrorKind};
 use crate::hygiene;
@@ -42,7 +42,11 @@ enum Command {
     /// Say how one request would be decided: by which stage, rule and binding. The upstream is not called, no secret is shown.
     Explain(Box<explain::Explain>),
     /// Print the JSON Schema of keyward.yaml, for editors and other checks.
-    Schema,
+    Schema {
+        /// Print every key as tables instead, for people.
+        #[arg(long)]
+        markdown: bool,
+    },
     /// Show which credential goes where and for whom, without the secrets.
     Bindings(bindings::Bindings),
 }
@@ -101,8 +105,9 @@ pub fn run() -> ExitCode {
         Command::Serve(command) => serve(&command),
         Command::CheckConfig(command) => check_config(&command),
         Command::Explain(command) => explain::run(&command),
-        Command::Schema => {
-            println!("{}", schema_text());
+        Command::Schema { markdown } => {
+            let text = if markdown { reference(&json_schema()) } else { schema_text() };
+            println!("{}", text.trim_end());
             Ok(ExitCode::SUCCESS)
         }
         Command::Bindings(command) => bindings::run(&command),

@@ -13,6 +13,7 @@ mod load;
 mod node;
 mod position;
 mod problem;
+mod reference;
 mod server;
 mod shape;
 pub(crate) mod store;
@@ -24,6 +25,7 @@ pub use identity::{Algorithm, IdentityConfig, Issuer, JwksSource};
 pub use listen::{Listen, ListenAddress, Tls};
 pub use load::{Loaded, load, parse};
 pub use problem::{ConfigError, Problem};
+pub use reference::reference;
 pub use server::{Destination, MethodClass, Server, ServerMode};
 pub use store::{Caching, DirectoryStore, Store};
 

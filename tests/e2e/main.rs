@@ -10,6 +10,7 @@ mod conformance;
 mod deny;
 mod drain;
 mod expect;
+mod guide;
 mod http_mode;
 mod injection;
 mod istio;

@@ -4,6 +4,7 @@ pub mod agent;
 pub mod client;
 pub mod compose;
 pub mod envoy;
+pub mod example;
 pub mod files;
 pub mod issuer;
 pub mod peers;

@@ -145,6 +145,12 @@ impl Builder {
         self
     }
 
+    /// What tells this stack's secrets from those of others.
+    #[must_use]
+    pub fn random(&self) -> &str {
+        self.secret.rsplit('/').next().unwrap_or_default()
+    }
+
     /// Starts everything.
     ///
     /// # Errors
@@ -195,6 +201,9 @@ impl Builder {
         files::replace(&folder.join("secrets/demo"), &self.secret)?;
         write_config(folder, &self.config)?;
         for (path, content) in &self.files {
+            if let Some(parent) = folder.join(path).parent() {
+                fs::create_dir_all(parent).with_context(|| format!("making the folder of `{path}`"))?;
+            }
             files::replace(&folder.join(path), content)?;
         }
         Ok(())
