@@ -1,7 +1,6 @@
 """The Secret API of a Kubernetes API server: service account tokens that it verifies, roles, and its `Status` errors."""
 
 import base64
-import time
 
 import jwt
 

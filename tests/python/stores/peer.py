@@ -8,7 +8,6 @@ import json
 import os
 import ssl
 import threading
-import time
 import urllib.parse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -67,7 +66,7 @@ class Peer:
         self.lock = threading.RLock()
         self.received = []
         self.outage = None
-        self.delay_secs = 0.0
+        self.location = None
         self.address = ""
 
     def answer(self, request):
@@ -83,8 +82,9 @@ class Peer:
         """Fails every request, or the next `count`, with this status; without one the store works again."""
         self.outage = None if status is None else [status, count]
 
-    def control_delay(self, seconds):
-        self.delay_secs = seconds
+    def control_redirect(self, location):
+        """Sends every request elsewhere."""
+        self.location = location
 
     def control_requests(self):
         """Method and path of every request so far."""
@@ -97,7 +97,6 @@ class Peer:
 
     def serve_one(self, handler):
         request = Request(handler)
-        time.sleep(self.delay_secs)
         with self.lock:
             self.received.append(f"{request.method} {handler.path}")
             if self.outage:
@@ -105,6 +104,8 @@ class Peer:
                 if count is not None:
                     self.outage = [status, count - 1] if count > 1 else None
                 return Refused(status, self.malformed()[1])
+            if self.location:
+                return Refused(307, None, {"Location": self.location})
             try:
                 status, body = self.answer(request)
                 return Refused(status, body)
@@ -188,11 +189,10 @@ def run(make):
     """Serves the store that `make` makes until the process ends; prints where."""
     arguments = argparse.ArgumentParser()
     arguments.add_argument("--folder", required=True)
-    arguments.add_argument("--port", type=int, default=0)
     arguments.add_argument("--tls", action="store_true")
     options = arguments.parse_args()
     peer = make(options.folder)
-    store = ThreadingHTTPServer(("127.0.0.1", options.port), handler_for(peer.serve_one))
+    store = ThreadingHTTPServer(("127.0.0.1", 0), handler_for(peer.serve_one))
     control = ThreadingHTTPServer(("127.0.0.1", 0), handler_for(peer.command))
     scheme = "http"
     if options.tls:
