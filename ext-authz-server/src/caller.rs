@@ -200,7 +200,9 @@ mod tests {
     fn a_template_knows_what_it_can_become() {
         assert!(could_be("db/creds/{user}?dynamic", "db/creds/alice%40x?dynamic"));
         assert!(could_be("{tenant}-{user}", "a-b-c") && could_be("plain", "plain"));
-        for (template, text) in [("db/creds/{user}", "db/creds/"), ("db/creds/{user}", "db/creds/a/b"), ("plain", "other"), ("{user", "a")] {
+        for (template, text) in
+            [("db/creds/{user}", "db/creds/"), ("db/creds/{user}", "db/creds/a/b"), ("plain", "other"), ("{user", "a")]
+        {
             assert!(!could_be(template, text), "{template} {text}");
         }
     }

@@ -26,8 +26,8 @@ pub use load::{Loaded, load, parse};
 pub use problem::{ConfigError, Problem};
 pub use server::{Destination, MethodClass, Server, ServerMode};
 pub use store::{
-    AzureAuth, AzureStore, Caching, DirectoryStore, GcpAuth, GcpStore, KubernetesStore, OnePasswordStore, Store, VaultAuth,
-    VaultStore,
+    AzureAuth, AzureStore, Caching, DirectoryStore, GcpAuth, GcpStore, KubernetesStore, OnePasswordStore, Store,
+    VaultAuth, VaultStore,
 };
 
 use std::collections::BTreeMap;

@@ -78,12 +78,12 @@ pub trait SecretStore: Send + Sync {
         Box::pin(async { Ok("there is nothing to reach".to_owned()) })
     }
 
-    /// Gives back what the store lent for references, without `scheme://`, that are not in use any more.
+    /// Gives back what the store lent for references, without `scheme://`, that are not in use any more. Returns these.
     fn retain<'a>(
         &'a self,
         _in_use: &'a (dyn Fn(&str) -> bool + Send + Sync),
-    ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
-        Box::pin(async {})
+    ) -> Pin<Box<dyn Future<Output = Vec<String>> + Send + 'a>> {
+        Box::pin(async { Vec::new() })
     }
 
     /// Gives back what the store lent, at the end of the process or of this store's configuration.
@@ -269,7 +269,10 @@ impl Secrets {
         for entry in &self.stores {
             let own = |reference: &String| Some(reference.strip_prefix(&entry.scheme)?.strip_prefix("://")?.to_owned());
             let own: Vec<String> = references.iter().filter_map(own).collect();
-            entry.store.retain(&|rest| own.iter().any(|template| caller::could_be(template, rest))).await;
+            let in_use = |rest: &str| own.iter().any(|template| caller::could_be(template, rest));
+            for rest in entry.store.retain(&in_use).await {
+                self.freshness.forget(&[("store", &entry.scheme), ("reference", &rest)]);
+            }
         }
     }
 
@@ -279,6 +282,8 @@ impl Secrets {
             let kept = |other: &Entry| Arc::ptr_eq(&other.store, &entry.store);
             if !successor.is_some_and(|successor| successor.stores.iter().any(kept)) {
                 entry.store.close().await;
+                let configuration = format!("{:?}", entry.config);
+                self.freshness.forget(&[("store", &entry.scheme), ("configuration", &configuration)]);
             }
         }
     }

@@ -78,7 +78,7 @@ pub(crate) async fn call_until(stack: &Stack, name: &str, wanted: &str, limit: D
     }
 }
 
-/// A call is denied for want of a credential, and nothing reaches the upstream. Returns the cause in the audit record.
+/// A call is denied for want of a credential, and nothing reaches the upstream. Returns the audit record and the log.
 pub(crate) async fn denied(stack: &Stack, request: Request) -> String {
     stack.upstream.reset().await.unwrap();
     let answer = stack.send_bare(request).await.unwrap();
@@ -88,7 +88,9 @@ pub(crate) async fn denied(stack: &Stack, request: Request) -> String {
 pub(crate) async fn denied_answer(stack: &Stack, answer: &Answer) -> String {
     let decision = expect::denied(stack, answer, Reason::CredentialUnavailable, 1).await;
     let record = stack.server.decision(&decision).await.unwrap();
-    record.to_string()
+    assert_eq!(record["stage"], "credential", "{record}");
+    // The record has room for the beginning of a cause, the log for all of it.
+    format!("{record}\n{}", stack.server.process.log())
 }
 
 /// None of these stands, in whatever form, in anything that any part wrote.
@@ -127,7 +129,8 @@ pub(crate) async fn until_allowed(stack: &Stack) {
     }
 }
 
-/// Waits until calls are denied for this cause, and nothing reaches the upstream then. Returns the audit record.
+/// Waits until calls are denied for this cause, and nothing reaches the upstream then. Returns
+/// the audit record and the log.
 pub(crate) async fn until_denied_because(stack: &Stack, cause: &str) -> String {
     let started = Instant::now();
     loop {

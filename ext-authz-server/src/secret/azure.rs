@@ -98,7 +98,8 @@ impl RemoteStore for Azure {
             200 => {}
             401 => return Err(answer.error(StoreErrorKind::Refused, "check `auth`: its tokens are not accepted")),
             403 => {
-                let remedy = "give the identity the role Key Vault Secrets User, and look whether the secret is enabled";
+                let remedy =
+                    "give the identity the role Key Vault Secrets User, and look whether the secret is enabled";
                 return Err(answer.error(StoreErrorKind::Refused, remedy));
             }
             404 => return Err(answer.error(StoreErrorKind::Missing, "create it, or correct name and version")),
@@ -114,7 +115,11 @@ impl RemoteStore for Azure {
         self.verify().await?;
         let grant = self.session.grant(|| self.login()).await?;
         let left = grant.remaining().unwrap_or_default().as_secs();
-        Ok(format!("{} takes tokens for `{}`; the one at hand is good for {left} s", self.remote.address(), self.config.resource))
+        Ok(format!(
+            "{} takes tokens for `{}`; the one at hand is good for {left} s",
+            self.remote.address(),
+            self.config.resource
+        ))
     }
 }
 

@@ -48,10 +48,17 @@ fn segments(rest: &str) -> Result<Vec<&str>, &'static str> {
         {
             version
         }
-        _ => return Err("what follows `://` is `projects/P/secrets/S/versions/V`, with `locations/L/` for a regional secret"),
+        _ => {
+            return Err(
+                "what follows `://` is `projects/P/secrets/S/versions/V`, with `locations/L/` for a regional secret",
+            );
+        }
     };
     // An alias of a version is a name of letters, digits, `-` and `_`; a number is a version.
-    if version.is_empty() || version.len() > 63 || !version.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b)) {
+    if version.is_empty()
+        || version.len() > 63
+        || !version.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
+    {
         return Err("a version is a number, `latest` or an alias");
     }
     Ok(parts)
@@ -101,7 +108,9 @@ impl RemoteStore for Gcp {
         let mut data = data.ok_or_else(|| answer.malformed("there is no base64 in `payload.data`"))?;
         let checksum = text("/payload/dataCrc32c").and_then(|checksum| checksum.parse::<u32>().ok());
         if checksum != Some(crc32c(&data)) {
-            return Err(answer.malformed("the payload does not fit its checksum `dataCrc32c`: it was damaged on the way"));
+            return Err(
+                answer.malformed("the payload does not fit its checksum `dataCrc32c`: it was damaged on the way")
+            );
         }
         tracing::debug!(store = self.name, version = text("/name"), "accessed a version");
         Ok((Arc::new(SecretBytes::new(std::mem::take(&mut *data))), None))
@@ -134,9 +143,15 @@ mod tests {
             assert!(segments(good).is_ok(), "{good}");
         }
         for bad in [
-            "", "projects/p/secrets/s", "projects/p/secrets/s/versions/", "projects//secrets/s/versions/1",
-            "projects/p/secrets/../versions/1", "projects/p/secrets/a/b/versions/1", "projects/p/secrets/s/versions/latest:access",
-            "projects/p/secrets/s/versions/1?x=y", "projects/p/secrets/s/versions/{user}",
+            "",
+            "projects/p/secrets/s",
+            "projects/p/secrets/s/versions/",
+            "projects//secrets/s/versions/1",
+            "projects/p/secrets/../versions/1",
+            "projects/p/secrets/a/b/versions/1",
+            "projects/p/secrets/s/versions/latest:access",
+            "projects/p/secrets/s/versions/1?x=y",
+            "projects/p/secrets/s/versions/{user}",
         ] {
             assert!(segments(bad).is_err(), "{bad}");
         }

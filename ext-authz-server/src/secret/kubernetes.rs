@@ -84,7 +84,10 @@ impl RemoteStore for Kubernetes {
         let setup = |cause: &str| StoreError::new(StoreErrorKind::Setup, &self.name, cause, "correct the reference");
         let Reference { namespace, name, key } = Reference::read(rest).map_err(setup)?;
         let path = ["api", "v1", "namespaces", namespace, "secrets", name];
-        let answer = self.remote.send(&self.call(path, format!("read secret `{name}` of namespace `{namespace}`")).await?).await?;
+        let answer = self
+            .remote
+            .send(&self.call(path, format!("read secret `{name}` of namespace `{namespace}`")).await?)
+            .await?;
         match answer.status() {
             200 => {}
             401 => {
@@ -122,7 +125,11 @@ impl RemoteStore for Kubernetes {
             return Ok((Arc::new(SecretBytes::new(std::mem::take(&mut *object))), None));
         };
         let found = data.get(key).ok_or_else(|| {
-            answer.error_because(StoreErrorKind::Missing, format!("it has no key `{key}`"), "add it, or correct the reference")
+            answer.error_because(
+                StoreErrorKind::Missing,
+                format!("it has no key `{key}`"),
+                "add it, or correct the reference",
+            )
         })?;
         Ok((Arc::new(SecretBytes::new(std::mem::take(&mut *decoded(found)?))), None))
     }
@@ -147,7 +154,18 @@ mod tests {
         assert_eq!(read("apps/jira/token"), Some(("apps", "jira", Some("token"))));
         assert_eq!(read("apps/jira"), Some(("apps", "jira", None)));
         assert_eq!(read("apps/key-{user}/tls.key"), Some(("apps", "key-{user}", Some("tls.key"))));
-        for bad in ["", "apps", "apps/", "/jira", "apps/jira/", "apps/jira/a/b", "apps/../kube-system", "a/b?c", "a/b c", "a/./b"] {
+        for bad in [
+            "",
+            "apps",
+            "apps/",
+            "/jira",
+            "apps/jira/",
+            "apps/jira/a/b",
+            "apps/../kube-system",
+            "a/b?c",
+            "a/b c",
+            "a/./b",
+        ] {
             assert!(read(bad).is_none(), "{bad}");
         }
     }

@@ -50,7 +50,12 @@ impl<'a> Reference<'a> {
 // === impl OnePassword ===
 
 impl OnePassword {
-    pub(super) fn new(name: &str, config: &OnePasswordStore, secrets: &Arc<Secrets>, outbound: &Outbound) -> OnePassword {
+    pub(super) fn new(
+        name: &str,
+        config: &OnePasswordStore,
+        secrets: &Arc<Secrets>,
+        outbound: &Outbound,
+    ) -> OnePassword {
         let remote = Remote::new(&config.address, config.ca_file.as_deref(), outbound);
         OnePassword { name: name.to_owned(), config: config.clone(), remote, local: Local::new(secrets) }
     }
@@ -77,7 +82,8 @@ impl OnePassword {
         let answer = self.ask(call.query("filter", format!("{attribute} eq \"{quoted}\""))).await?;
         let value = answer.json()?;
         let listed = value.as_array().ok_or_else(|| answer.malformed("the answer is not a list"))?;
-        let named = listed.iter().filter(|entry| entry.pointer(&format!("/{attribute}")).and_then(Value::as_str) == Some(name));
+        let named =
+            listed.iter().filter(|entry| entry.pointer(&format!("/{attribute}")).and_then(Value::as_str) == Some(name));
         let ids: Vec<&str> = named.filter_map(|entry| entry.pointer("/id")?.as_str()).filter(|id| is_id(id)).collect();
         match *ids.as_slice() {
             [id] => Ok(id.to_owned()),
@@ -101,9 +107,14 @@ fn is_id(name: &str) -> bool {
 fn field<'a>(item: &'a Value<'a>, section: Option<&str>, name: &str) -> Result<&'a str, &'static str> {
     let text = |value: &'a Value<'a>, at: &str| value.pointer(at).and_then(Value::as_str);
     let list = |at| item.pointer(at).and_then(Value::as_array).unwrap_or_default();
-    let named = |value: &'a Value<'a>, name: &str| text(value, "/label") == Some(name) || text(value, "/id") == Some(name);
+    let named =
+        |value: &'a Value<'a>, name: &str| text(value, "/label") == Some(name) || text(value, "/id") == Some(name);
     let sections: Vec<&str> = match section {
-        Some(section) => list("/sections").iter().filter(|entry| named(entry, section)).filter_map(|entry| text(entry, "/id")).collect(),
+        Some(section) => list("/sections")
+            .iter()
+            .filter(|entry| named(entry, section))
+            .filter_map(|entry| text(entry, "/id"))
+            .collect(),
         None => Vec::new(),
     };
     let fits = |field: &&'a Value<'a>| {
@@ -175,7 +186,9 @@ mod tests {
         assert_eq!(find(Some("prod"), "key"), Ok("marked-two"));
         assert_eq!(find(Some("s2"), "f2"), Ok("marked-three"));
         assert_eq!(find(None, "f1"), Ok("marked-two"));
-        for (section, name) in [(None, "key"), (None, "none"), (Some("none"), "key"), (Some("prod"), "password"), (None, "empty")] {
+        for (section, name) in
+            [(None, "key"), (None, "none"), (Some("none"), "key"), (Some("prod"), "password"), (None, "empty")]
+        {
             assert!(find(section, name).is_err(), "{section:?} {name}");
         }
     }

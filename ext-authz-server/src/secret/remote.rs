@@ -230,7 +230,9 @@ impl Remote {
         let started = Instant::now();
         for pause in PAUSES {
             match self.attempt(call, &url).await {
-                Err((error, true)) if started.elapsed() < PATIENCE => tracing::debug!(%error, "the store is asked again"),
+                Err((error, true)) if started.elapsed() < PATIENCE => {
+                    tracing::debug!(%error, "the store is asked again")
+                }
                 other => return other.map_err(|(error, _)| error),
             }
             tokio::time::sleep(pause).await;

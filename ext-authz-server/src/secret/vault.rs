@@ -84,7 +84,11 @@ impl Vault {
             403 => return Err(answer.error(StoreErrorKind::Refused, READ_REMEDY)),
             404 if value.as_ref().is_ok_and(|value| value.pointer("/data/metadata").is_some()) => {
                 let cause = "this version was deleted or destroyed";
-                return Err(answer.error_because(StoreErrorKind::Missing, cause, "write a new version, or name another"));
+                return Err(answer.error_because(
+                    StoreErrorKind::Missing,
+                    cause,
+                    "write a new version, or name another",
+                ));
             }
             404 => {
                 let remedy = "write it, or correct the mount, the path and the namespace";
@@ -94,7 +98,9 @@ impl Vault {
         }
         let value = value?;
         let fields = value.pointer("/data/data").filter(|fields| fields.as_object().is_some());
-        fields.map(written).ok_or_else(|| answer.malformed("there is no object at `/data/data`: is this engine KV version 2?"))
+        fields
+            .map(written)
+            .ok_or_else(|| answer.malformed("there is no object at `/data/data`: is this engine KV version 2?"))
     }
 
     // === dynamic credentials ===
@@ -105,10 +111,17 @@ impl Vault {
             let now = Instant::now();
             leases.replaced.retain(|lease| now < lease.ends());
             if leases.current.len() + leases.replaced.len() >= MAX_LEASES && !leases.current.contains_key(rest) {
-                leases.current.retain(|_, cell| cell.try_lock().map_or(true, |lease| lease.as_ref().is_some_and(|l| now < l.ends())));
+                leases.current.retain(|_, cell| {
+                    cell.try_lock().map_or(true, |lease| lease.as_ref().is_some_and(|l| now < l.ends()))
+                });
                 if leases.current.len() >= MAX_LEASES {
                     let cause = format!("more than {MAX_LEASES} leases are held");
-                    return Err(StoreError::new(StoreErrorKind::Outage, &self.name, cause, "shorten the role's time to live"));
+                    return Err(StoreError::new(
+                        StoreErrorKind::Outage,
+                        &self.name,
+                        cause,
+                        "shorten the role's time to live",
+                    ));
                 }
             }
             leases.current.entry(rest.to_owned()).or_default().clone()
@@ -150,7 +163,9 @@ impl Vault {
         match answer.status() {
             200 => {}
             403 => return Err(answer.error(StoreErrorKind::Refused, READ_REMEDY)),
-            400 | 404 => return Err(answer.error(StoreErrorKind::Missing, "correct the mount and the role in the reference")),
+            400 | 404 => {
+                return Err(answer.error(StoreErrorKind::Missing, "correct the mount and the role in the reference"));
+            }
             _ => return Err(answer.error(StoreErrorKind::Refused, "correct the reference")),
         }
         let value = answer.json()?;
@@ -159,7 +174,11 @@ impl Vault {
         let lifetime = seconds(&value, "/lease_duration").filter(|lifetime| !lifetime.is_zero());
         let lifetime = lifetime.ok_or_else(|| {
             let cause = "it has no lease: this path holds a stored secret";
-            answer.error_because(StoreErrorKind::Setup, cause, "take `?dynamic` away, or name an engine that makes credentials")
+            answer.error_because(
+                StoreErrorKind::Setup,
+                cause,
+                "take `?dynamic` away, or name an engine that makes credentials",
+            )
         })?;
         let id = value.pointer("/lease_id").and_then(Value::as_str).unwrap_or_default().to_owned();
         let renewable = !id.is_empty() && value.pointer("/renewable").and_then(Value::as_bool).unwrap_or(false);
@@ -209,19 +228,24 @@ impl Vault {
         let live = leases.iter().filter(|lease| !lease.id.is_empty() && now < lease.ends());
         for lease in live {
             let Ok(grant) = self.grant().await else { return };
-            let call = Call::post(["v1", "sys", "leases", "revoke"], "give back a lease").json(&[("lease_id", &lease.id)]);
+            let call =
+                Call::post(["v1", "sys", "leases", "revoke"], "give back a lease").json(&[("lease_id", &lease.id)]);
             self.told(&call_with(self.call(call), &grant)).await;
         }
     }
 
-    /// Sends what nobody waits for; a failure is logged.
-    async fn told(&self, call: &Call) {
+    /// Sends what nobody waits for; a failure is logged. Whether it was done.
+    async fn told(&self, call: &Call) -> bool {
         let failed = match self.remote.send(call).await {
-            Ok(answer) if answer.status() < 300 => return,
-            Ok(answer) => answer.error(StoreErrorKind::Refused, "revoke it at the store"),
+            Ok(answer) if answer.status() < 300 => return true,
+            Ok(answer) => {
+                let remedy = "give the login's policy `update` on that path; until then it ends by itself";
+                answer.error(StoreErrorKind::Refused, remedy)
+            }
             Err(error) => error,
         };
-        tracing::warn!(store = self.name, error = %failed, "the store did not take it back; it ends by itself");
+        tracing::warn!(store = self.name, error = %failed, "the store did not take it back");
+        false
     }
 
     // === being logged in ===
@@ -291,17 +315,16 @@ impl RemoteStore for Vault {
         Ok(format!("{} accepts the login; it is good {ends}", self.remote.address()))
     }
 
-    async fn give_back_unused(&self, in_use: &(dyn Fn(&str) -> bool + Send + Sync)) {
-        let gone: Vec<_> = {
-            let mut leases = self.leases.lock().await;
-            let gone = leases.current.extract_if(|rest, _| !in_use(rest)).map(|(_, cell)| cell);
-            gone.collect()
-        };
-        for cell in gone {
+    async fn give_back_unused(&self, in_use: &(dyn Fn(&str) -> bool + Send + Sync)) -> Vec<String> {
+        let gone: Vec<_> = self.leases.lock().await.current.extract_if(|rest, _| !in_use(rest)).collect();
+        let mut given_back = Vec::with_capacity(gone.len());
+        for (rest, cell) in gone {
             if let Some(lease) = cell.lock().await.take() {
                 self.give_back(&[lease]).await;
             }
+            given_back.push(rest);
         }
+        given_back
     }
 
     async fn give_back_all(&self) {
@@ -311,13 +334,18 @@ impl RemoteStore for Vault {
             for cell in leases.current.into_values() {
                 all.extend(cell.lock().await.take());
             }
-            self.give_back(&all).await;
             if matches!(self.config.auth, VaultAuth::Token { .. }) {
-                return;
+                return self.give_back(&all).await;
             }
+            // A login of our own takes its leases along.
             if let Some(grant) = self.session.take().await {
                 let call = Call::post(["v1", "auth", "token", "revoke-self"], "give back the login").json(&[]);
-                self.told(&call_with(self.call(call), &grant)).await;
+                if self.told(&call_with(self.call(call), &grant)).await {
+                    all.retain(|lease| lease.login != grant.number());
+                }
+            }
+            if !all.is_empty() {
+                self.give_back(&all).await;
             }
         };
         if tokio::time::timeout(CLOSE_TIMEOUT, closing).await.is_err() {

@@ -45,11 +45,13 @@ async fn a_secret_comes_by_every_way_to_get_a_token() {
     let issuer = Issuer::new().unwrap();
     let (store, first) = vault("stores-azure", &issuer).await;
     let app = |method: &str, name: &str, secret: Value| {
-        let mut auth = json!({"method": method, "login_address": store.url(), "tenant_id": TENANT, "client_id": "app-1"});
+        let mut auth =
+            json!({"method": method, "login_address": store.url(), "tenant_id": TENANT, "client_id": "app-1"});
         auth[name] = secret;
         entry(&store, auth)
     };
-    let workload = issuer.sign(&Token::new("gateways/keyward", &[]).claim("aud", "api://AzureADTokenExchange")).unwrap();
+    let workload =
+        issuer.sign(&Token::new("gateways/keyward", &[]).claim("aud", "api://AzureADTokenExchange")).unwrap();
     let stores = json!({
         "by-identity": managed(&store),
         "by-secret": app("client_secret", "client_secret", json!({"ref": "env://AZURE_CLIENT_SECRET"})),
@@ -75,7 +77,11 @@ async fn a_secret_comes_by_every_way_to_get_a_token() {
     store.tell("expire_tokens", json!({})).await.unwrap();
     put(&store, "canary-third-in-azure").await;
     call_until(&stack, "x-newest", "canary-third-in-azure", Duration::from_secs(4)).await;
-    written_nowhere(&stack, &["canary-first-in-azure", "canary-second-in-azure", "canary-third-in-azure", CLIENT_SECRET]).await;
+    written_nowhere(
+        &stack,
+        &["canary-first-in-azure", "canary-second-in-azure", "canary-third-in-azure", CLIENT_SECRET],
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -83,7 +89,11 @@ async fn a_vault_that_wants_tokens_for_something_else_gets_none() {
     let issuer = Issuer::new().unwrap();
     let (store, _) = vault("stores-azure-challenge", &issuer).await;
     store.tell("challenge", json!({"resource": "https://management.azure.com"})).await.unwrap();
-    let stack = builder("stores-azure-challenge", json!({"azure": managed(&store)}), &[("x-key", json!({"ref": "azure://jira"}))]);
+    let stack = builder(
+        "stores-azure-challenge",
+        json!({"azure": managed(&store)}),
+        &[("x-key", json!({"ref": "azure://jira"}))],
+    );
     let stack = stack.start().await.unwrap();
     let cause = denied(&stack, echo().bearer(&stack.token)).await;
     assert!(cause.contains("another resource"), "{cause}");
@@ -102,7 +112,9 @@ async fn a_wrong_client_secret_and_a_missing_role_are_denied() {
     let mut stack = stack.variable("AZURE_CLIENT_SECRET", "canary-wrong-secret-0a92").start().await.unwrap();
     let cause = denied(&stack, echo().bearer(&stack.token)).await;
     assert!(cause.contains("AADSTS7000215"), "{cause}");
-    stack.change_config(|config| config["bindings"][0]["credentials"][1]["secret"]["ref"] = json!("other://jira")).unwrap();
+    stack
+        .change_config(|config| config["bindings"][0]["credentials"][1]["secret"]["ref"] = json!("other://jira"))
+        .unwrap();
     let cause = super::until_denied_because(&stack, "Key Vault Secrets User").await;
     assert!(cause.contains("not authorized"), "{cause}");
     written_nowhere(&stack, &["canary-wrong-secret-0a92"]).await;

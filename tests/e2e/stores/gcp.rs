@@ -63,7 +63,8 @@ async fn a_secret_comes_by_every_way_to_get_a_token() {
     let issuer = Issuer::new().unwrap();
     let provider = json!({"audience": PROVIDER, "jwks": issuer.jwks(), "subject_audience": PROVIDER});
     store.tell("provider", provider).await.unwrap();
-    let workload = issuer.sign(&Token::new("system:serviceaccount:gateways:keyward", &[]).claim("aud", PROVIDER)).unwrap();
+    let workload =
+        issuer.sign(&Token::new("system:serviceaccount:gateways:keyward", &[]).claim("aud", PROVIDER)).unwrap();
     let federation = json!({"method": "federation", "audience": PROVIDER, "token_url": format!("{}/v1/token", store.url()),
         "subject_token": {"ref": "file://workload.jwt"}, "service_account": EMAIL});
     let stores = json!({

@@ -51,7 +51,8 @@ async fn one_key_or_all_keys_reach_the_upstream_and_follow_the_secret() {
     let token = service_account(&next, "gateways", "keyward", AUDIENCE);
     stack.change_file("account.jwt", &token).unwrap();
     call_until(&stack, "x-key", "canary-value-rotated", Duration::from_secs(4)).await;
-    written_nowhere(&stack, &["canary-value-in-cluster", "canary-value-rotated", "canary-user-in-cluster", &token]).await;
+    written_nowhere(&stack, &["canary-value-in-cluster", "canary-value-rotated", "canary-user-in-cluster", &token])
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -59,7 +60,8 @@ async fn what_the_role_does_not_name_is_denied() {
     let issuer = Issuer::new().unwrap();
     let store = cluster("stores-kubernetes-role", &issuer).await;
     let token = service_account(&issuer, "gateways", "keyward", AUDIENCE);
-    let stack = builder("stores-kubernetes-role", configured(&store), &[("x-key", json!({"ref": "k8s://apps/other/token"}))]);
+    let stack =
+        builder("stores-kubernetes-role", configured(&store), &[("x-key", json!({"ref": "k8s://apps/other/token"}))]);
     let stack = stack.file("account.jwt", &token).start().await.unwrap();
     let cause = denied(&stack, echo().bearer(&stack.token)).await;
     assert!(cause.contains("is forbidden") && cause.contains("`resourceNames`"), "{cause}");

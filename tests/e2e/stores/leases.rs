@@ -18,7 +18,13 @@ async fn vault(test: &str, ttl: u64, max_ttl: u64) -> Store {
     store.tell("mount", json!({"path": "database", "kind": "database"})).await.unwrap();
     let role = json!({"mount": "database", "role": "app", "ttl": ttl, "max_ttl": max_ttl});
     store.tell("role", role).await.unwrap();
-    store.tell("policy", json!({"name": "keyward", "rules": {"database/creds/app": ["read"]}})).await.unwrap();
+    store
+        .tell(
+            "policy",
+            json!({"name": "keyward", "rules": {"database/creds/app": ["read"], "sys/leases/revoke": ["update"]}}),
+        )
+        .await
+        .unwrap();
     store.tell("token", json!({"policies": ["keyward"], "token": TOKEN})).await.unwrap();
     store
 }
@@ -30,6 +36,8 @@ async fn stack(test: &str, store: &Store) -> Stack {
     let lease = |key: &str| json!({"ref": "vault://database/creds/app?dynamic", "json_key": key});
     let basic = json!({"type": "basic", "username_secret": lease("username"), "secret": lease("password")});
     let stack = builder(test, stores, &[]).config(|config| {
+        // A lease is to be given back, not to end while the server drains.
+        config["listen"]["drain_secs"] = json!(0);
         if let Some(credentials) = config["bindings"][0]["credentials"].as_array_mut() {
             credentials.push(basic);
         }

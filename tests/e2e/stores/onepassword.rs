@@ -18,7 +18,11 @@ async fn connect(test: &str) -> (Store, Value) {
 }
 
 async fn put(store: &Store, vault: &str, value: &str) -> Value {
-    let fields = json!([[null, "password", value], ["prod", "key", "canary-prod-in-connect"], ["test", "key", "canary-test-in-connect"]]);
+    let fields = json!([
+        [null, "password", value],
+        ["prod", "key", "canary-prod-in-connect"],
+        ["test", "key", "canary-test-in-connect"]
+    ]);
     store.tell("put", json!({"vault": vault, "item": "Jira \"main\"", "fields": fields})).await.unwrap()
 }
 
@@ -42,7 +46,8 @@ async fn fields_are_found_by_name_or_id_and_follow_the_item() {
     assert_eq!(received(&stack, "x-by-id").await, ["canary-value-in-connect"]);
     put(&store, "Gateways", "canary-rotated-in-connect").await;
     call_until(&stack, "x-key", "canary-rotated-in-connect", Duration::from_secs(4)).await;
-    written_nowhere(&stack, &["canary-value-in-connect", "canary-prod-in-connect", "canary-rotated-in-connect", TOKEN]).await;
+    written_nowhere(&stack, &["canary-value-in-connect", "canary-prod-in-connect", "canary-rotated-in-connect", TOKEN])
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -109,10 +109,15 @@ async fn a_secret_comes_by_every_way_to_log_in() {
 async fn a_role_that_does_not_fit_is_denied() {
     let issuer = Issuer::new().unwrap();
     let store = vault("stores-vault-role", &issuer, 3600).await;
-    store.tell("put", json!({"mount": "kv", "path": "team/jira", "data": {"key": "canary-value-by-vault"}})).await.unwrap();
+    store
+        .tell("put", json!({"mount": "kv", "path": "team/jira", "data": {"key": "canary-value-by-vault"}}))
+        .await
+        .unwrap();
     let account = service_account(&issuer, "elsewhere", "keyward", "vault");
     let forged = service_account(&Issuer::new().unwrap(), "gateways", "keyward", "vault");
-    for (name, jwt, said) in [("account", &account, "namespace not authorized"), ("forged", &forged, "permission denied")] {
+    for (name, jwt, said) in
+        [("account", &account, "namespace not authorized"), ("forged", &forged, "permission denied")]
+    {
         let auth = json!({"method": "kubernetes", "role": "keyward", "jwt": {"ref": "file://account.jwt"}});
         let stores = json!({"vault": {"type": "vault", "address": store.url(), "auth": auth}});
         let secret = json!({"ref": "vault://kv/team/jira", "json_key": "key"});
@@ -128,7 +133,10 @@ async fn a_role_that_does_not_fit_is_denied() {
 async fn a_path_that_the_policy_does_not_name_is_denied_without_a_new_login() {
     let issuer = Issuer::new().unwrap();
     let store = vault("stores-vault-policy", &issuer, 3600).await;
-    store.tell("put", json!({"mount": "kv", "path": "other/jira", "data": {"key": "canary-value-by-vault"}})).await.unwrap();
+    store
+        .tell("put", json!({"mount": "kv", "path": "other/jira", "data": {"key": "canary-value-by-vault"}}))
+        .await
+        .unwrap();
     let secret = json!({"ref": "vault://kv/other/jira", "json_key": "key"});
     let stack = builder("stores-vault-policy", json!({"vault": approle(&store)}), &[("x-key", secret)]);
     let stack = stack.variable("VAULT_SECRET_ID", SECRET_ID).start().await.unwrap();
@@ -141,7 +149,8 @@ async fn a_path_that_the_policy_does_not_name_is_denied_without_a_new_login() {
 async fn versions_and_namespaces_are_kept_apart() {
     let issuer = Issuer::new().unwrap();
     let store = vault("stores-vault-versions", &issuer, 3600).await;
-    for (namespace, value) in [("", "canary-one-of-root"), ("", "canary-two-of-root"), ("team-a", "canary-one-of-team")] {
+    for (namespace, value) in [("", "canary-one-of-root"), ("", "canary-two-of-root"), ("team-a", "canary-one-of-team")]
+    {
         let put = json!({"mount": "kv", "path": "team/jira", "data": {"key": value}, "namespace": namespace});
         store.tell("put", put).await.unwrap();
     }
@@ -164,9 +173,8 @@ async fn versions_and_namespaces_are_kept_apart() {
 async fn a_new_value_reaches_the_upstream_without_a_failed_call() {
     let issuer = Issuer::new().unwrap();
     let store = vault("stores-vault-rotation", &issuer, 3600).await;
-    let put = |value: &'static str| {
-        store.tell("put", json!({"mount": "kv", "path": "team/jira", "data": {"key": value}}))
-    };
+    let put =
+        |value: &'static str| store.tell("put", json!({"mount": "kv", "path": "team/jira", "data": {"key": value}}));
     put("canary-value-before").await.unwrap();
     let secret = json!({"ref": "vault://kv/team/jira", "json_key": "key"});
     let stack = builder("stores-vault-rotation", json!({"vault": approle(&store)}), &[("x-key", secret)]);
@@ -181,9 +189,8 @@ async fn a_new_value_reaches_the_upstream_without_a_failed_call() {
 async fn a_token_that_ended_is_replaced_by_one_login_without_a_failed_call() {
     let issuer = Issuer::new().unwrap();
     let store = vault("stores-vault-login", &issuer, 3600).await;
-    let put = |value: &'static str| {
-        store.tell("put", json!({"mount": "kv", "path": "team/jira", "data": {"key": value}}))
-    };
+    let put =
+        |value: &'static str| store.tell("put", json!({"mount": "kv", "path": "team/jira", "data": {"key": value}}));
     put("canary-value-before").await.unwrap();
     let secret = json!({"ref": "vault://kv/team/jira", "json_key": "key"});
     let stack = builder("stores-vault-login", json!({"vault": approle(&store)}), &[("x-key", secret)]);
@@ -200,7 +207,10 @@ async fn a_token_that_ended_is_replaced_by_one_login_without_a_failed_call() {
 async fn a_login_is_renewed_while_it_is_used() {
     let issuer = Issuer::new().unwrap();
     let store = vault("stores-vault-renewal", &issuer, 4).await;
-    store.tell("put", json!({"mount": "kv", "path": "team/jira", "data": {"key": "canary-value-by-vault"}})).await.unwrap();
+    store
+        .tell("put", json!({"mount": "kv", "path": "team/jira", "data": {"key": "canary-value-by-vault"}}))
+        .await
+        .unwrap();
     let secret = json!({"ref": "vault://kv/team/jira", "json_key": "key"});
     let stack = builder("stores-vault-renewal", json!({"vault": approle(&store)}), &[("x-key", secret)]);
     let stack = stack.variable("VAULT_SECRET_ID", SECRET_ID).start().await.unwrap();
@@ -230,14 +240,18 @@ async fn a_callers_path_cannot_leave_its_folder() {
     let secret = json!({"ref": "vault://kv/users/{user}/key", "json_key": "key"});
     let stack = builder("stores-vault-path", json!({"vault": approle(&store)}), &[("x-key", secret)]);
     let stack = stack.variable("VAULT_SECRET_ID", SECRET_ID).start().await.unwrap();
-    for (subject, value) in [("alice", "canary-value-of-alice"), ("bob", "canary-value-of-bob"), ("a/b", "canary-value-of-slash")] {
+    for (subject, value) in
+        [("alice", "canary-value-of-alice"), ("bob", "canary-value-of-bob"), ("a/b", "canary-value-of-slash")]
+    {
         stack.upstream.reset().await.unwrap();
         let token = stack.token_for(subject, &[ROLE]).unwrap();
         let answer = stack.send_bare(echo().bearer(&token)).await.unwrap();
         assert!(answer.result().is_ok(), "{subject}: {}", answer.text());
         assert_eq!(received(&stack, "x-key").await, [value], "{subject}");
     }
-    for subject in ["../team", "alice/../bob", "..", "%2e%2e/team", "alice/key?version=1#", "alice\\..\\bob", "*", "carol"] {
+    for subject in
+        ["../team", "alice/../bob", "..", "%2e%2e/team", "alice/key?version=1#", "alice\\..\\bob", "*", "carol"]
+    {
         let token = stack.token_for(subject, &[ROLE]).unwrap();
         denied(&stack, echo().bearer(&token)).await;
     }
@@ -251,7 +265,10 @@ async fn a_callers_path_cannot_leave_its_folder() {
 async fn a_deleted_version_is_no_secret() {
     let issuer = Issuer::new().unwrap();
     let store = vault("stores-vault-deleted", &issuer, 3600).await;
-    store.tell("put", json!({"mount": "kv", "path": "team/jira", "data": {"key": "canary-value-by-vault"}})).await.unwrap();
+    store
+        .tell("put", json!({"mount": "kv", "path": "team/jira", "data": {"key": "canary-value-by-vault"}}))
+        .await
+        .unwrap();
     let secret = json!({"ref": "vault://kv/team/jira?version=7", "json_key": "key"});
     let stack = builder("stores-vault-deleted", json!({"vault": approle(&store)}), &[("x-key", secret)]);
     let stack = stack.variable("VAULT_SECRET_ID", SECRET_ID).start().await.unwrap();

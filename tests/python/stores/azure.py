@@ -75,7 +75,7 @@ class Azure(Peer):
         entra = re.fullmatch(r"/([^/]+)/oauth2/v2\.0/token", request.path)
         if entra and request.method == "POST":
             return self.entra(request.form(), entra[1])
-        match = re.fullmatch(r"/secrets/([0-9A-Za-z-]{1,127})(?:/([0-9a-f]{32}))?/?", request.path)
+        match = re.fullmatch(r"/secrets(?:/([0-9A-Za-z-]{1,127})(?:/([0-9a-f]{32}))?/?)?", request.path)
         if not match or request.method != "GET":
             raise failure(404, "NotFound", "The requested resource was not found.")
         if request.query.get("api-version") not in VERSIONS:
@@ -90,6 +90,8 @@ class Azure(Peer):
         if principal not in self.access:
             raise failure(403, "Forbidden", "Caller is not authorized to perform action on resource.", "ForbiddenByRbac")
         name, wanted = match[1], match[2]
+        if not name:
+            return 200, {"value": [{"id": f"{self.address}/secrets/{known}"} for known in self.versions], "nextLink": None}
         versions = self.versions.get(name, [])
         found = next((item for item in reversed(versions) if wanted in (None, item[0])), None)
         if not found:

@@ -34,7 +34,8 @@ def main(address, control, signed_jwt, service_account_jwt, jwks):
         prepare("login_mount", path="kubernetes", kind="kubernetes", jwks=jwks, namespace=namespace)
         prepare("policy", name="app", namespace=namespace, rules={
             "kv/data/team/*": ["read", "update"], "kv/metadata/team/*": ["read", "list"], "kv/delete/team/*": ["update"],
-            "kv/undelete/team/*": ["update"], "kv/destroy/team/*": ["update"], "database/creds/app": ["read"]})
+            "kv/undelete/team/*": ["update"], "kv/destroy/team/*": ["update"], "database/creds/app": ["read"],
+            "sys/leases/revoke": ["update"]})
         role = {"policies": ["app"], "ttl": 60, "max_ttl": 120}
         prepare("login_role", mount="approle", role="app", role_id="role-app", namespace=namespace, **role)
         prepare("login_role", mount="jwt", role="app", bound_audiences=["vault"], bound_subject="keyward", namespace=namespace, **role)

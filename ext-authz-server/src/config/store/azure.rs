@@ -91,7 +91,11 @@ impl Kind for AzureStore {
                 for (name, id) in [("tenant_id", tenant_id), ("client_id", client_id)] {
                     let is_id = |byte: u8| byte.is_ascii_alphanumeric() || b"-.".contains(&byte);
                     if id.is_empty() || !id.bytes().all(is_id) {
-                        checker.add(format!("{key}.auth.{name}"), format!("`{id}` is not an id"), "write the id as Entra shows it");
+                        checker.add(
+                            format!("{key}.auth.{name}"),
+                            format!("`{id}` is not an id"),
+                            "write the id as Entra shows it",
+                        );
                     }
                 }
             }

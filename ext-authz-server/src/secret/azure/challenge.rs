@@ -40,7 +40,10 @@ mod tests {
         let challenge = |parameters: &str| format!("Bearer authorization=\"https://login.example/t\", {parameters}");
         let good = challenge("resource=\"https://vault.azure.net\"");
         assert_eq!(check(&good, RESOURCE, "https://contoso.vault.azure.net"), Ok(()));
-        assert_eq!(check(&challenge("scope=\"https://vault.azure.net/.default\""), RESOURCE, "https://a.vault.azure.net"), Ok(()));
+        assert_eq!(
+            check(&challenge("scope=\"https://vault.azure.net/.default\""), RESOURCE, "https://a.vault.azure.net"),
+            Ok(())
+        );
         let bad = [
             (good.as_str(), "https://contoso.vault.azure.net.evil.example"),
             (good.as_str(), "https://evilvault.azure.net"),

@@ -50,7 +50,8 @@ impl Gcp {
                     ("subject_token_type", subject_token_type),
                 ];
                 let call = Call::post_to(token_url, "exchange the token").form(&fields);
-                let remedy = "compare audience, issuer and attribute condition of the workload identity provider with the token";
+                let remedy =
+                    "compare audience, issuer and attribute condition of the workload identity provider with the token";
                 let federated = token(&self.remote.send(&call).await?, remedy)?;
                 match service_account {
                     Some(email) => self.impersonate(email, &federated).await,
@@ -89,8 +90,10 @@ impl Gcp {
         let mut header = Header::new(Algorithm::RS256);
         header.kid = Some(text("/private_key_id", "there is no `private_key_id`")?.to_owned());
         let pem = text("/private_key", "there is no `private_key`")?;
-        let signing = EncodingKey::from_rsa_pem(pem.as_bytes()).map_err(|_| wrong("its `private_key` is not an RSA key"))?;
-        let signed = jsonwebtoken::encode(&header, &claims, &signing).map_err(|_| wrong("nothing can be signed with its key"))?;
+        let signing =
+            EncodingKey::from_rsa_pem(pem.as_bytes()).map_err(|_| wrong("its `private_key` is not an RSA key"))?;
+        let signed = jsonwebtoken::encode(&header, &claims, &signing)
+            .map_err(|_| wrong("nothing can be signed with its key"))?;
         let signed = Zeroizing::new(signed);
         let fields = [("grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer"), ("assertion", signed.as_str())];
         let answer = self.remote.send(&Call::post_to(url, "log in as the service account").form(&fields)).await?;

@@ -7,7 +7,7 @@ use super::{MAX_ANSWER_BYTES, StoreError, StoreErrorKind};
 use crate::outbound;
 
 /// The most that is shown of what a store says about an error, in characters.
-const MAX_SAID: usize = 200;
+const MAX_SAID: usize = 120;
 
 /// A whole answer.
 pub(crate) struct Answer {
@@ -44,7 +44,8 @@ impl Answer {
     /// It is not JSON.
     pub(crate) fn json(&self) -> Result<Value<'_>, StoreError> {
         let limits = json::Limits { max_bytes: MAX_ANSWER_BYTES, ..json::Limits::default() };
-        json::parse(self.answer.body(), &limits).map_err(|cause| self.malformed(format!("the answer is not JSON: {cause}")))
+        json::parse(self.answer.body(), &limits)
+            .map_err(|cause| self.malformed(format!("the answer is not JSON: {cause}")))
     }
 
     /// An error that says that this answer is not what the published description says.
@@ -58,7 +59,12 @@ impl Answer {
     }
 
     /// An error of this kind with a cause of our own.
-    pub(crate) fn error_because(&self, kind: StoreErrorKind, cause: impl Into<String>, remedy: &'static str) -> StoreError {
+    pub(crate) fn error_because(
+        &self,
+        kind: StoreErrorKind,
+        cause: impl Into<String>,
+        remedy: &'static str,
+    ) -> StoreError {
         StoreError::new(kind, &self.place, cause, remedy)
     }
 

@@ -45,7 +45,12 @@ impl StoreError {
 
     /// The answer is not what the published description says.
     pub(crate) fn malformed(place: impl Into<String>, cause: impl Into<String>) -> StoreError {
-        StoreError::new(StoreErrorKind::Malformed, place, cause, "check that the address is that of the store's own API")
+        StoreError::new(
+            StoreErrorKind::Malformed,
+            place,
+            cause,
+            "check that the address is that of the store's own API",
+        )
     }
 
     /// What could help.

@@ -33,9 +33,12 @@ pub(crate) trait RemoteStore: Send + Sync {
     /// Logs in. The text says what was seen.
     fn try_login(&self) -> impl Future<Output = Result<String, StoreError>> + Send;
 
-    /// Gives back what the store lent for references that are not in use any more.
-    fn give_back_unused(&self, _in_use: &(dyn Fn(&str) -> bool + Send + Sync)) -> impl Future<Output = ()> + Send {
-        std::future::ready(())
+    /// Gives back what the store lent for references that are not in use any more. Returns these.
+    fn give_back_unused(
+        &self,
+        _in_use: &(dyn Fn(&str) -> bool + Send + Sync),
+    ) -> impl Future<Output = Vec<String>> + Send {
+        std::future::ready(Vec::new())
     }
 
     /// Gives back everything that the store lent.
@@ -54,9 +57,14 @@ impl<S: RemoteStore> SecretStore for S {
             let reference = || format!("{}://{rest}", self.name());
             match self.read(rest).await {
                 Ok((content, _)) if content.is_empty() => Err(SecretError::NotSet { reference: reference() }),
-                Ok((content, _)) if content.len() > MAX_SECRET_BYTES => Err(SecretError::TooLarge { reference: reference() }),
+                Ok((content, _)) if content.len() > MAX_SECRET_BYTES => {
+                    Err(SecretError::TooLarge { reference: reference() })
+                }
                 Ok((content, good_for)) => Ok(Resolved { content, good_for }),
-                Err(error) => Err(as_secret_error(&error, reference())),
+                Err(error) => {
+                    tracing::warn!(reference = reference(), %error, "a secret could not be had");
+                    Err(as_secret_error(&error, reference()))
+                }
             }
         })
     }
@@ -76,7 +84,7 @@ impl<S: RemoteStore> SecretStore for S {
     fn retain<'a>(
         &'a self,
         in_use: &'a (dyn Fn(&str) -> bool + Send + Sync),
-    ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+    ) -> Pin<Box<dyn Future<Output = Vec<String>> + Send + 'a>> {
         Box::pin(self.give_back_unused(in_use))
     }
 

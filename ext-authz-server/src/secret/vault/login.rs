@@ -54,9 +54,13 @@ impl Vault {
         let Ok(_renewing) = self.renewing.try_lock() else { return };
         let call = Call::post(["v1", "auth", "token", "renew-self"], "renew the login").json(&[]);
         let renewed = match self.remote.send(&self.call(call).header("x-vault-token", &grant.token)).await {
-            Ok(answer) if answer.status() == 200 => {
-                self::grant(&answer, "/auth/client_token", "/auth/lease_duration", "/auth/renewable", Some(&grant.token))
-            }
+            Ok(answer) if answer.status() == 200 => self::grant(
+                &answer,
+                "/auth/client_token",
+                "/auth/lease_duration",
+                "/auth/renewable",
+                Some(&grant.token),
+            ),
             Ok(answer) => Err(answer.error(StoreErrorKind::Refused, LOGIN_REMEDY)),
             Err(error) => Err(error),
         };

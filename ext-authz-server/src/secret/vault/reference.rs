@@ -38,7 +38,9 @@ impl Reference {
                 None if parameter == "dynamic" && !dynamic => dynamic = true,
                 Some(("version", number)) if version.is_none() => version = Some(read_version(number)?),
                 Some(("mount", path)) if mount.is_none() => mount = Some(names(path)?),
-                _ => return Err("after `?` there are `version=N`, `mount=PATH` and `dynamic`, joined by `&`, each once"),
+                _ => {
+                    return Err("after `?` there are `version=N`, `mount=PATH` and `dynamic`, joined by `&`, each once");
+                }
             }
         }
         if dynamic {
@@ -65,7 +67,11 @@ impl Reference {
 fn names(path: &str) -> Result<Vec<String>, &'static str> {
     let segments: Vec<String> = path.split('/').map(str::to_owned).collect();
     let is_name = |segment: &String| {
-        !segment.is_empty() && segment != "." && segment != ".." && !segment.contains(['#', '\\']) && !segment.chars().any(char::is_control)
+        !segment.is_empty()
+            && segment != "."
+            && segment != ".."
+            && !segment.contains(['#', '\\'])
+            && !segment.chars().any(char::is_control)
     };
     if segments.iter().all(is_name) {
         return Ok(segments);
@@ -94,7 +100,10 @@ mod tests {
             ("kv/team/app?version=3", stored(&["kv"], &["team", "app"], Some(3))),
             ("team/kv/app?mount=team/kv&version=1", stored(&["team", "kv"], &["app"], Some(1))),
             ("kv/{user}/a%2Fb", stored(&["kv"], &["{user}", "a%2Fb"], None)),
-            ("database/creds/app?dynamic", Reference::Dynamic { path: ["database", "creds", "app"].map(Into::into).into() }),
+            (
+                "database/creds/app?dynamic",
+                Reference::Dynamic { path: ["database", "creds", "app"].map(Into::into).into() },
+            ),
         ];
         for (rest, expected) in cases {
             assert_eq!(Reference::read(rest), Ok(expected), "{rest}");
@@ -104,9 +113,29 @@ mod tests {
     #[test]
     fn what_could_name_another_secret_is_refused() {
         let bad = [
-            "", "kv", "kv/", "/kv/app", "kv//app", "kv/../app", "kv/./app", "kv/app/..", "kv/a\nb", "kv/a#b", "kv/a\\b",
-            "kv/app?version=0", "kv/app?version=01", "kv/app?version=+1", "kv/app?version=1&version=2", "kv/app?x=1", "kv/app?",
-            "kv/app?mount=other", "kv/app?mount=kv/app", "kv?dynamic", "a/b?dynamic&version=1", "kv/app?mount=", "kv/app?dynamic=1",
+            "",
+            "kv",
+            "kv/",
+            "/kv/app",
+            "kv//app",
+            "kv/../app",
+            "kv/./app",
+            "kv/app/..",
+            "kv/a\nb",
+            "kv/a#b",
+            "kv/a\\b",
+            "kv/app?version=0",
+            "kv/app?version=01",
+            "kv/app?version=+1",
+            "kv/app?version=1&version=2",
+            "kv/app?x=1",
+            "kv/app?",
+            "kv/app?mount=other",
+            "kv/app?mount=kv/app",
+            "kv?dynamic",
+            "a/b?dynamic&version=1",
+            "kv/app?mount=",
+            "kv/app?dynamic=1",
         ];
         for rest in bad {
             assert!(Reference::read(rest).is_err(), "{rest}");
