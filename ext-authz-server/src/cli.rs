@@ -3,6 +3,7 @@
 //! Exit codes: 0 done (for `explain`: allowed), 1 a problem was found (for `explain`: denied), 2 wrong usage.
 
 mod bindings;
+mod doctor;
 mod explain;
 
 use std::path::{Path, PathBuf};
@@ -41,6 +42,9 @@ enum Command {
     CheckConfig(CheckConfig),
     /// Say how one request would be decided: by which stage, rule and binding. The upstream is not called, no secret is shown.
     Explain(Box<explain::Explain>),
+    /// Look whether everything that the configuration names works: stores, issuers, credentials, policy, audit file. Says
+    /// what to do where it does not.
+    Doctor(doctor::Doctor),
     /// Print the JSON Schema of keyward.yaml, for editors and other checks.
     Schema {
         /// Print every key as tables instead, for people.
@@ -105,6 +109,7 @@ pub fn run() -> ExitCode {
         Command::Serve(command) => serve(&command),
         Command::CheckConfig(command) => check_config(&command),
         Command::Explain(command) => explain::run(&command),
+        Command::Doctor(command) => doctor::run(&command),
         Command::Schema { markdown } => {
             let text = if markdown { reference(&json_schema()) } else { schema_text() };
             println!("{}", text.trim_end());

@@ -27,7 +27,10 @@ pub use load::{Loaded, load, parse};
 pub use problem::{ConfigError, Problem};
 pub use reference::reference;
 pub use server::{Destination, MethodClass, Server, ServerMode};
-pub use store::{Caching, DirectoryStore, Store};
+pub use store::{
+    AzureAuth, AzureStore, Caching, DirectoryStore, GcpAuth, GcpStore, KubernetesStore, OnePasswordStore, Store,
+    VaultAuth, VaultStore,
+};
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -12,6 +12,8 @@ pub mod probed;
 pub mod query;
 pub mod slot;
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use keyward_contract::check::STRIPPED_HEADERS;
@@ -29,6 +31,9 @@ pub use crate::freshness::Minting;
 pub use material::{Field, Material};
 pub use outgoing::Outgoing;
 pub use slot::{CredentialError, MIN_DISTINCT_BYTES, MIN_SECRET_BYTES, Slot, SlotName};
+
+/// A look at a credential under way.
+pub type Probing = Pin<Box<dyn Future<Output = Result<String, MintError>> + Send>>;
 
 /// One kind of credential of one binding.
 pub trait Credential: Send + Sync {
@@ -53,6 +58,12 @@ pub trait Credential: Send + Sync {
 
     /// Has the material. Bounded in time by the caller.
     fn mint(self: Arc<Self>, caller: Arc<Caller>, sources: Arc<Sources>) -> Minting;
+
+    /// Looks at what having and applying it does not show, for `keyward doctor`: for example whom the other side takes it
+    /// for. The text says what was seen, without a value. `None`: there is nothing more to see.
+    fn probe(self: Arc<Self>, _caller: Arc<Caller>, _sources: Arc<Sources>) -> Option<Probing> {
+        None
+    }
 
     /// Whether it covers what other credentials put on the request, and so comes last.
     fn signs(&self) -> bool {

@@ -12,6 +12,7 @@ pub mod config;
 pub mod credential;
 pub mod decision;
 pub mod decisions;
+pub mod doctor;
 pub mod engine;
 pub mod explain;
 pub mod freshness;

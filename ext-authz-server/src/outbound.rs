@@ -17,6 +17,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// The largest answer, in bytes.
 const MAX_ANSWER_BYTES: usize = 1024 * 1024;
 
+/// The metadata servers of clouds: plain HTTP on the machine's own link, for requests that say so.
+pub const METADATA_SERVERS: [&str; 2] = ["http://169.254.169.254", "http://metadata.google.internal"];
+
 /// A client, shared by clones.
 #[derive(Clone)]
 pub struct Outbound(Arc<Result<Client, String>>);
@@ -36,6 +39,7 @@ pub struct Ask {
     url: String,
     headers: Vec<(HeaderName, HeaderValue)>,
     body: Zeroizing<Vec<u8>>,
+    metadata: bool,
 }
 
 /// What came back. No `Debug`: it holds secrets.
@@ -97,8 +101,8 @@ impl Outbound {
     /// No usable answer within the bounds. Any status is an answer.
     pub async fn send(&self, ask: Ask) -> Result<Answer, OutboundError> {
         let client = self.0.as_ref().as_ref().map_err(|cause| OutboundError::Client(cause.clone()))?;
-        let Ask { method, url, headers, body } = ask;
-        let (url, shown) = admitted(&url)?;
+        let Ask { method, url, headers, body, metadata } = ask;
+        let (url, shown) = admitted(&url, metadata)?;
         let send = |error: reqwest::Error| OutboundError::Send { url: shown.clone(), cause: innermost(&error) };
         let mut request = client.request(method, url).body(body.to_vec());
         for (name, value) in headers {
@@ -137,14 +141,14 @@ fn client(tls: &Tls) -> Result<Client, reqwest::Error> {
 /// # Errors
 /// [`OutboundError::Refused`].
 pub fn authority(text: &str) -> Result<Authority, OutboundError> {
-    let (url, shown) = admitted(text)?;
+    let (url, shown) = admitted(text, false)?;
     let cause = "its host cannot be read".to_owned();
     let authority = Authority::parse(url.authority()).map_err(|_| OutboundError::Refused { url: shown, cause })?;
     Ok(authority.with_default_port(url.scheme()))
 }
 
-/// An address that may be asked, and how it is shown.
-fn admitted(text: &str) -> Result<(Url, String), OutboundError> {
+/// An address that may be asked, and how it is shown. `metadata`: the request is one to a metadata server.
+fn admitted(text: &str, metadata: bool) -> Result<(Url, String), OutboundError> {
     let shown = text.split(['?', '#']).next().unwrap_or_default().to_owned();
     let refused = |cause: &str| OutboundError::Refused { url: shown.clone(), cause: cause.to_owned() };
     let url = Url::parse(text).map_err(|_| refused("it is not a URL"))?;
@@ -157,7 +161,8 @@ fn admitted(text: &str) -> Result<(Url, String), OutboundError> {
         Some(url::Host::Ipv6(address)) => address.is_loopback(),
         None => false,
     };
-    if url.scheme() != "https" && !(url.scheme() == "http" && is_loopback) {
+    let is_metadata = metadata && METADATA_SERVERS.contains(&url.origin().ascii_serialization().as_str());
+    if url.scheme() != "https" && !(url.scheme() == "http" && is_loopback) && !is_metadata {
         return Err(refused("it is not https; http is for loopback only"));
     }
     Ok((url, shown))
@@ -178,7 +183,7 @@ impl Ask {
     /// A request without a body.
     #[must_use]
     pub fn new(method: Method, url: impl Into<String>) -> Ask {
-        Ask { method, url: url.into(), headers: Vec::new(), body: Zeroizing::default() }
+        Ask { method, url: url.into(), headers: Vec::new(), body: Zeroizing::default(), metadata: false }
     }
 
     /// GET.
@@ -222,6 +227,13 @@ impl Ask {
         Some(self)
     }
 
+    /// Lets it go to one of [`METADATA_SERVERS`], which have no TLS.
+    #[must_use]
+    pub fn of_metadata_server(mut self) -> Ask {
+        self.metadata = true;
+        self
+    }
+
     /// Sets the body.
     #[must_use]
     pub fn body(mut self, body: Vec<u8>) -> Ask {
@@ -260,16 +272,22 @@ mod tests {
     fn only_https_and_loopback_are_asked_and_queries_are_not_shown() {
         for url in ["https://vault.example:8200/v1", "http://127.0.0.1:8200/", "http://[::1]:1/", "http://localhost:1/"]
         {
-            assert!(admitted(url).is_ok(), "{url}");
+            assert!(admitted(url, false).is_ok(), "{url}");
         }
         for url in
             ["http://vault.example/", "file:///etc/passwd", "vault.example", "https://", "http://127.0.0.1.example/"]
         {
-            assert!(admitted(url).is_err(), "{url}");
+            assert!(admitted(url, false).is_err(), "{url}");
         }
-        let error = admitted("http://x.example/a?token=canary").err().unwrap().to_string();
+        for url in ["http://169.254.169.254/metadata", "http://metadata.google.internal/computeMetadata"] {
+            assert!(admitted(url, false).is_err() && admitted(url, true).is_ok(), "{url}");
+        }
+        for url in ["http://169.254.169.254.example/", "http://169.254.169.253/", "http://169.254.169.254:81/"] {
+            assert!(admitted(url, true).is_err(), "{url}");
+        }
+        let error = admitted("http://x.example/a?token=canary", false).err().unwrap().to_string();
         assert!(error.contains("x.example/a") && !error.contains("canary"), "{error}");
-        let error = admitted("https://canary:canary@x.example/").err().unwrap().to_string();
+        let error = admitted("https://canary:canary@x.example/", false).err().unwrap().to_string();
         assert!(!error.contains("canary"), "{error}");
     }
 }

@@ -3,12 +3,19 @@
 //! A reference is `STORE://rest`. `env` and `file` are always there and are read at each use; entries of `stores` are
 //! remote for the most part and are used through [`Freshness`].
 
+mod azure;
 mod bytes;
 mod directory;
 mod env;
 mod file;
+mod gcp;
 pub mod kinds;
+mod kubernetes;
+mod local;
+mod onepassword;
 mod recent;
+mod remote;
+mod vault;
 
 pub use bytes::SecretBytes;
 pub use env::EnvStore;
@@ -69,6 +76,14 @@ pub trait SecretStore: Send + Sync {
     /// Whether the store can be reached and lets Keyward in: for `keyward doctor`. The text says what was seen.
     fn probe(&self) -> Pin<Box<dyn Future<Output = Result<String, SecretError>> + Send + '_>> {
         Box::pin(async { Ok("there is nothing to reach".to_owned()) })
+    }
+
+    /// Gives back what the store lent for references, without `scheme://`, that are not in use any more. Returns these.
+    fn retain<'a>(
+        &'a self,
+        _in_use: &'a (dyn Fn(&str) -> bool + Send + Sync),
+    ) -> Pin<Box<dyn Future<Output = Vec<String>> + Send + 'a>> {
+        Box::pin(async { Vec::new() })
     }
 
     /// Gives back what the store lent, at the end of the process or of this store's configuration.
@@ -249,12 +264,26 @@ impl Secrets {
         self.stores.iter().filter(|entry| entry.config.is_some()).map(|entry| (entry.scheme.as_str(), &entry.store))
     }
 
+    /// Gives back what the stores lent for references other than these, which may hold placeholders.
+    pub async fn retain(&self, references: &[String]) {
+        for entry in &self.stores {
+            let own = |reference: &String| Some(reference.strip_prefix(&entry.scheme)?.strip_prefix("://")?.to_owned());
+            let own: Vec<String> = references.iter().filter_map(own).collect();
+            let in_use = |rest: &str| own.iter().any(|template| caller::could_be(template, rest));
+            for rest in entry.store.retain(&in_use).await {
+                self.freshness.forget(&[("store", &entry.scheme), ("reference", &rest)]);
+            }
+        }
+    }
+
     /// Gives back what the stores lent that `successor` does not hold any more.
     pub async fn close(&self, successor: Option<&Secrets>) {
         for entry in &self.stores {
             let kept = |other: &Entry| Arc::ptr_eq(&other.store, &entry.store);
             if !successor.is_some_and(|successor| successor.stores.iter().any(kept)) {
                 entry.store.close().await;
+                let configuration = format!("{:?}", entry.config);
+                self.freshness.forget(&[("store", &entry.scheme), ("configuration", &configuration)]);
             }
         }
     }

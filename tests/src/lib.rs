@@ -12,5 +12,6 @@ pub mod process;
 pub mod server;
 pub mod sse;
 pub mod stack;
+pub mod stores;
 pub mod tools;
 pub mod upstream;

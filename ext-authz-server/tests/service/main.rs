@@ -13,3 +13,4 @@ mod lifecycle;
 mod real;
 mod scene;
 mod secrecy;
+mod stores;
