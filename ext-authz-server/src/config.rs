@@ -19,13 +19,17 @@ pub(crate) mod store;
 mod suggestion;
 
 pub use binding::{Binding, BindingMode, Principals, Probe, ProbeMethod, SecretSource};
+pub use credential::{
+    AwsCredential, AwsEndpoint, AwsExternalId, AwsHop, AwsIdentity, AwsKeys, AwsPayload, AwsRole, AwsSession,
+    AwsSignature, AwsSource, AwsTenant, AwsWebIdentity,
+};
 pub use credential::{BasicCredential, Credential, HeaderCredential, QueryCredential};
 pub use identity::{Algorithm, IdentityConfig, Issuer, JwksSource};
 pub use listen::{Listen, ListenAddress, Tls};
 pub use load::{Loaded, load, parse};
 pub use problem::{ConfigError, Problem};
 pub use server::{Destination, MethodClass, Server, ServerMode};
-pub use store::{Caching, DirectoryStore, Store};
+pub use store::{AwsSecretsManagerStore, AwsSsmStore, Caching, DirectoryStore, Store};
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

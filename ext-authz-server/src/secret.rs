@@ -3,6 +3,7 @@
 //! A reference is `STORE://rest`. `env` and `file` are always there and are read at each use; entries of `stores` are
 //! remote for the most part and are used through [`Freshness`].
 
+mod aws;
 mod bytes;
 mod directory;
 mod env;

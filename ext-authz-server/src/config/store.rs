@@ -1,7 +1,9 @@
 //! The `stores` section: where secrets are kept, besides the environment and files.
 
+mod aws;
 mod directory;
 
+pub use aws::{AwsSecretsManagerStore, AwsSsmStore};
 pub use directory::DirectoryStore;
 
 use schemars::JsonSchema;
@@ -16,6 +18,10 @@ use super::check::Checker;
 pub enum Store {
     /// A folder of secret files.
     Directory(DirectoryStore),
+    /// AWS Secrets Manager.
+    AwsSecretsManager(AwsSecretsManagerStore),
+    /// The Parameter Store of AWS Systems Manager.
+    AwsSsm(AwsSsmStore),
 }
 
 /// What configuration can say of any store.
@@ -54,6 +60,8 @@ impl Store {
     pub(crate) fn kind(&self) -> &dyn Kind {
         match self {
             Store::Directory(own) => own,
+            Store::AwsSecretsManager(own) => own,
+            Store::AwsSsm(own) => own,
         }
     }
 
@@ -61,6 +69,8 @@ impl Store {
     pub(crate) fn kind_mut(&mut self) -> &mut dyn Kind {
         match self {
             Store::Directory(own) => own,
+            Store::AwsSecretsManager(own) => own,
+            Store::AwsSsm(own) => own,
         }
     }
 }

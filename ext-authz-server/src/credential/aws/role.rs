@@ -52,7 +52,7 @@ pub(super) struct Wanted {
 
 /// Why there is no role for a caller.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RoleError {
+pub(crate) enum RoleError {
     /// No role for the tenant.
     #[error("tenant `{0}` has no role: name it under `tenants`, or give a `role_arn`")]
     NoRole(String),
@@ -74,6 +74,15 @@ pub enum RoleError {
     /// The key that ids are derived with.
     #[error("`external_id.key` is shorter than 32 bytes")]
     ShortKey,
+}
+
+// === impl RoleError ===
+
+impl RoleError {
+    /// The failure as the cache sees it: without a caller, it is the caller that is missing.
+    fn minting(self, caller: &Caller) -> MintError {
+        if caller.tenant().is_empty() { MintError::needs_caller(self) } else { MintError::rejected(self) }
+    }
 }
 
 // === impl Role ===
@@ -105,7 +114,7 @@ impl Role {
     }
 
     pub(super) async fn mint(&self, caller: &Caller, secrets: &Secrets) -> Result<Material, MintError> {
-        let Wanted { role_arn, mut session } = self.wanted(caller).map_err(MintError::rejected)?;
+        let Wanted { role_arn, mut session } = self.wanted(caller).map_err(|error| error.minting(caller))?;
         let external_id = self.external_id(caller, secrets).await?;
         let chained = !self.via.is_empty() || self.access.is_temporary(caller, secrets).await?;
         if chained {
@@ -176,7 +185,7 @@ impl WebIdentity {
     }
 
     pub(super) async fn mint(&self, caller: &Caller, secrets: &Secrets) -> Result<Material, MintError> {
-        let Wanted { role_arn, session } = self.wanted(caller).map_err(MintError::rejected)?;
+        let Wanted { role_arn, session } = self.wanted(caller).map_err(|error| error.minting(caller))?;
         let token = text(&self.token, caller, secrets).await?;
         let answer = self
             .access

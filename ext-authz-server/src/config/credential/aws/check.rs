@@ -15,10 +15,6 @@ use crate::credential::aws::template::Template;
 const ROLE_REMEDY: &str = "write `arn:aws:iam::111122223333:role/NAME`";
 
 impl Kind for AwsCredential {
-    fn name(&self) -> &'static str {
-        "aws"
-    }
-
     fn secrets(&self) -> Vec<(&'static str, &SecretSource)> {
         match &self.source {
             AwsSource::Static(own) => {
@@ -62,10 +58,7 @@ impl AwsCredential {
 fn role_secrets(role: &AwsRole) -> Vec<(&'static str, &SecretSource)> {
     const IDENTITY: [&str; 3] =
         ["source.identity.access_key_id", "source.identity.secret_access_key", "source.identity.session_token"];
-    let mut secrets = match &role.identity {
-        AwsIdentity::Static(own) => keys(own, IDENTITY),
-        AwsIdentity::Server => Vec::new(),
-    };
+    let mut secrets = identity(&role.identity, IDENTITY);
     if let AwsExternalId::Derived { key } = &role.external_id {
         secrets.push(("source.external_id.key", key));
     }
@@ -74,6 +67,18 @@ fn role_secrets(role: &AwsRole) -> Vec<(&'static str, &SecretSource)> {
     let hops = role.via.iter().filter_map(|hop| hop.external_id.as_ref());
     secrets.extend(hops.map(|source| ("source.via", source)));
     secrets
+}
+
+/// The secrets of a store's identity.
+pub(crate) fn identity_secrets(own: &AwsIdentity) -> Vec<(&'static str, &SecretSource)> {
+    identity(own, ["identity.access_key_id", "identity.secret_access_key", "identity.session_token"])
+}
+
+fn identity<'a>(identity: &'a AwsIdentity, names: [&'static str; 3]) -> Vec<(&'static str, &'a SecretSource)> {
+    match identity {
+        AwsIdentity::Static(own) => keys(own, names),
+        AwsIdentity::Server => Vec::new(),
+    }
 }
 
 fn keys<'a>(keys: &'a AwsKeys, names: [&'static str; 3]) -> Vec<(&'static str, &'a SecretSource)> {
