@@ -6,6 +6,7 @@ pub mod compose;
 pub mod envoy;
 pub mod files;
 pub mod issuer;
+pub mod moto;
 pub mod peers;
 pub mod process;
 pub mod server;

@@ -7,6 +7,7 @@ pub mod canonical;
 pub mod external_id;
 pub(crate) mod failure;
 pub(crate) mod identity;
+pub mod probe;
 pub(crate) mod role;
 pub mod session;
 pub mod sigv4;

@@ -26,6 +26,9 @@ pub(crate) const ASSUME_ROLE: &str = "the role's trust policy has to allow `sts:
 /// The same with a token.
 pub(crate) const ASSUME_WITH_TOKEN: &str = "the role's trust policy has to allow `sts:AssumeRoleWithWebIdentity` to the token's issuer, audience and subject";
 
+/// Who is who may always be asked.
+pub(crate) const IDENTITY: &str = "set up Keyward's identity: IRSA, Pod Identity, an instance profile, or AWS_ACCESS_KEY_ID";
+
 /// The failure as the cache and the operator see it. Never holds an answer's body.
 pub(crate) fn failure<E, R>(error: &SdkError<E, R>, asked: &Asked<'_>) -> MintError
 where

@@ -135,10 +135,11 @@ impl Role {
     }
 
     /// The external id that the tenant's role demands: of the configuration and the tenant alone.
-    async fn external_id(&self, caller: &Caller, secrets: &Secrets) -> Result<Option<String>, MintError> {
+    pub(super) async fn external_id(&self, caller: &Caller, secrets: &Secrets) -> Result<Option<String>, MintError> {
         let tenant = caller.tenant();
         match &self.external_id {
             AwsExternalId::None => Ok(None),
+            _ if tenant.is_empty() => Err(MintError::needs_caller("an external id is a tenant's")),
             AwsExternalId::Derived { key } => {
                 let key = secrets.get(key, caller).await?;
                 let derived = external_id::derive(key.value.expose(), tenant);
@@ -154,6 +155,15 @@ impl Role {
                 Err(MintError::rejected(RoleError::ExternalId(tenant.to_owned())))
             }
         }
+    }
+
+    /// Who asks STS, as STS knows it, and whether that is a session itself.
+    pub(super) async fn identity(&self, caller: &Caller, secrets: &Secrets) -> Result<(String, bool), MintError> {
+        let config = self.access.config(caller, secrets).await?;
+        let asked = Asked { operation: "GetCallerIdentity", resource: self.access.region(), permission: failure::IDENTITY };
+        let answer = self.access.sts(&config).get_caller_identity().send().await;
+        let answer = answer.map_err(|error| failure::failure(&error, &asked))?;
+        Ok((answer.arn.unwrap_or_default(), self.access.is_temporary(caller, secrets).await?))
     }
 
     /// The roles, for records.
