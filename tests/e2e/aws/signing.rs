@@ -58,8 +58,7 @@ async fn objects_with_odd_keys_and_queries_are_written_read_and_listed() {
         assert_eq!(answer.status, 200, "{sent}: {}", answer.text());
         let received = scene.received("s3").await;
         assert_eq!(received[0]["target"], arrives, "{sent}");
-        let digest = "3c4eb5c27f0bac7c2ffdea7c4d9d4b2ce8e2a4fbb7b0c2c9b1a2a6f2d3c2e0aa".len();
-        assert_eq!(received[0]["headers"]["x-amz-content-sha256"].as_str().unwrap().len(), digest);
+        assert_eq!(received[0]["headers"]["x-amz-content-sha256"].as_str().unwrap().len(), 64, "{sent}");
         let answer = scene.send(request(Method::GET, "s3", sent)).await;
         assert_eq!((answer.status.as_u16(), answer.text().as_str()), (200, "a body to be signed"), "{sent}");
     }
@@ -203,7 +202,7 @@ async fn nothing_of_a_signature_comes_back() {
     let value = |name: &str| crate::scripted::header(&text, name).to_owned();
     assert!(value("x-amz-date").len() == 16, "the echo shows what it received: {text}");
     let token = value("x-amz-security-token");
-    assert!(token.contains("redacted") || token.chars().all(|char| char == '*'), "{token}");
+    assert!(token.starts_with("REDACTED"), "{token}");
     let signature = value("authorization");
     assert!(signature.contains("Signature=") && !signature.contains("ASIA"), "{signature}");
     let hexadecimal = |text: &str| text.len() == 64 && text.chars().all(|char| char.is_ascii_hexdigit());
