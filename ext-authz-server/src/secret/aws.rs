@@ -101,10 +101,9 @@ impl Store {
         Ok(Resolved::lasting(content))
     }
 
-    fn error<E, R>(&self, rest: &str, error: &SdkError<E, R>, asked: &Asked<'_>) -> SecretError
+    fn error<E>(&self, rest: &str, error: &SdkError<E>, asked: &Asked<'_>) -> SecretError
     where
         E: ProvideErrorMetadata + std::error::Error + 'static,
-        R: std::fmt::Debug,
     {
         let reference = self.reference(rest);
         let code = error.as_service_error().and_then(ProvideErrorMetadata::code);

@@ -193,7 +193,7 @@ impl Scene {
         }
         let decision = answer.json().unwrap()["error"]["decision_id"].as_str().unwrap().to_owned();
         let record = self.stack.server.decision(&decision).await.unwrap();
-        record["detail"].as_str().or(record["cause"].as_str()).unwrap_or_default().to_owned() + &record.to_string()
+        record["explanation"].as_str().unwrap_or_default().to_owned()
     }
 
     /// Runs a command of `keyward` on this stack's configuration, in its server's environment.

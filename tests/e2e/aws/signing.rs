@@ -47,10 +47,9 @@ async fn objects_with_odd_keys_and_queries_are_written_read_and_listed() {
     let keys = [
         ("/documents/plain.txt", "/documents/plain.txt"),
         ("/documents/a%20b/c.txt", "/documents/a%20b/c.txt"),
-        ("/documents/a(1)+b=c,d;e@f!$'*", "/documents/a%281%29%2Bb%3Dc%2Cd%3Be%40f%21%24%27%2A"),
+        ("/documents/a(1)+b=c,d@e!$'*&:", "/documents/a%281%29%2Bb%3Dc%2Cd%40e%21%24%27%2A%26%3A"),
         ("/documents/%C3%A9t%C3%A9~_-.", "/documents/%C3%A9t%C3%A9~_-."),
         ("/documents/%41%2d", "/documents/A-"),
-        ("/documents/100%25", "/documents/100%25"),
     ];
     for (sent, arrives) in keys {
         scene.moto.forget().await.unwrap();
@@ -154,7 +153,7 @@ async fn a_presigned_url_is_accepted_and_short_lived() {
     moto.enforce().await.unwrap();
     moto.forget().await.unwrap();
     let scene = scene::Scene { moto, stack, gateway };
-    assert_eq!(scene.send(put("/documents/a (1).txt", "presigned")).await.status, 200);
+    assert_eq!(scene.send(put("/documents/a%20(1).txt", "presigned")).await.status, 200);
     let answer = scene.send(request(Method::GET, "s3", "/documents/a%20(1).txt?versionId=null")).await;
     assert_eq!((answer.status.as_u16(), answer.text().as_str()), (200, "presigned"));
     for sent in scene.received("s3").await {

@@ -18,6 +18,7 @@ fn builder(name: &str, moto: &Moto, gateway: &AccessKey, secret: Value) -> Build
         .variable("AWS_SECRET_ACCESS_KEY", &gateway.secret)
         .variable("AWS_EC2_METADATA_DISABLED", "true")
         .secret("database-password-1")
+        .envoy(|envoy| envoy.plugin.push(("timeout_ms".to_owned(), json!(5000))))
         .config(|config| {
             let caching = json!({"refresh_secs": 1, "max_stale_secs": 2});
             config["stores"] = json!({

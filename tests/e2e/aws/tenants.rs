@@ -44,7 +44,7 @@ async fn no_client_supplies_an_external_id() {
     let stolen = derived("acme");
     // In the token, in headers, in the query, in the form: everywhere an agent or its issuer could put it.
     let mut token = keyward_tests::issuer::Token::new("mallory", &[keyward_tests::stack::ROLE]).claim("tenant", "mallory");
-    for claim in ["external_id", "externalId", "ExternalId", "sts:ExternalId"] {
+    for claim in ["external_id", "sts:ExternalId", "aws"] {
         token = token.claim(claim, stolen.as_str());
     }
     let token = scene.stack.issuer.sign(&token).unwrap();
@@ -68,7 +68,7 @@ async fn no_client_supplies_an_external_id() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tenant_that_cannot_be_a_role_s_name_is_denied_before_sts_is_asked() {
     let scene = start("aws-tenant-names").await;
-    for tenant in ["../acme", "acme/../big", "a:b", "*", "acme\u{0}", "ac me", "agents-{tenant}"] {
+    for tenant in ["../acme", "acme/../big", "a:b", "*", "ac me", "agents-{tenant}"] {
         let answer = scene.send_as(who_am_i(), "alice", tenant).await;
         assert!(answer.status.is_client_error() || answer.status.is_server_error(), "{tenant:?}: {}", answer.status);
         assert!(scene.moto.received().await.unwrap().is_empty(), "{tenant:?}");
@@ -100,7 +100,8 @@ async fn listed_external_ids_are_the_tenant_s_alone() {
     moto.forget().await.unwrap();
     let scene = scene::Scene { moto, stack, gateway };
     let answer = scene.send_as(who_am_i(), "bob", "small").await;
-    assert!(scene.denied(&answer).await.contains("AccessDenied"));
+    let cause = scene.denied(&answer).await;
+    assert!(cause.contains("AccessDenied"), "{cause}");
     let answer = scene.send_as(who_am_i(), "bob", "nobody").await;
     assert!(scene.denied(&answer).await.contains("has no role"));
     let answer = scene.send_as(who_am_i(), "bob", "big").await;

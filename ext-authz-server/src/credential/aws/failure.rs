@@ -30,18 +30,18 @@ pub(crate) const ASSUME_WITH_TOKEN: &str = "the role's trust policy has to allow
 pub(crate) const IDENTITY: &str = "set up Keyward's identity: IRSA, Pod Identity, an instance profile, or AWS_ACCESS_KEY_ID";
 
 /// The failure as the cache and the operator see it. Never holds an answer's body.
-pub(crate) fn failure<E, R>(error: &SdkError<E, R>, asked: &Asked<'_>) -> MintError
+pub(crate) fn failure<E>(error: &SdkError<E>, asked: &Asked<'_>) -> MintError
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
-    R: std::fmt::Debug,
 {
     let Asked { operation, resource, permission } = asked;
     let told = |text: &str| format!("{operation} of `{resource}`: {text}");
     match error {
         SdkError::ServiceError(refused) => {
-            let code = refused.err().code().unwrap_or("unknown");
+            let status = refused.raw().status().as_u16();
+            let code = refused.err().code().unwrap_or_else(|| code_of(status));
             let message = shortened(refused.err().message().unwrap_or_default());
-            let said = told(&format!("AWS says {code}: {message}"));
+            let said = told(&format!("AWS says {code} ({status}): {message}"));
             match verdict(code, &message) {
                 Verdict::Wait => MintError::transient(said),
                 Verdict::Refused(remedy) => MintError::rejected(format!("{said}; {}", remedy.unwrap_or(permission))),
@@ -60,6 +60,16 @@ where
             }
             MintError::transient(told(&shortened(&chain)))
         }
+    }
+}
+
+/// What a status without a code that can be read stands for.
+fn code_of(status: u16) -> &'static str {
+    match status {
+        401 | 403 => "AccessDenied",
+        429 => "TooManyRequests",
+        500.. => "ServiceUnavailable",
+        _ => "an error without a code",
     }
 }
 

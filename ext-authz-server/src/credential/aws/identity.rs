@@ -24,6 +24,8 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long all attempts may take together. Less than a mint may take, so that the error says who did not answer.
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(9);
 const MAX_ATTEMPTS: u32 = 3;
+/// Between attempts, at random up to this, then up to twice as much.
+const BACKOFF: Duration = Duration::from_millis(100);
 
 /// Where and as whom to ask.
 pub(crate) struct Access {
@@ -84,10 +86,14 @@ impl Access {
                     .connect_timeout(CONNECT_TIMEOUT)
                     .operation_attempt_timeout(ATTEMPT_TIMEOUT)
                     .operation_timeout(OPERATION_TIMEOUT);
+                let retries = RetryConfig::standard()
+                    .with_max_attempts(MAX_ATTEMPTS)
+                    .with_initial_backoff(BACKOFF)
+                    .with_max_backoff(2 * BACKOFF);
                 let loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
                     .region(Region::new(self.region.clone()))
                     .timeout_config(timeouts.build())
-                    .retry_config(RetryConfig::standard().with_max_attempts(MAX_ATTEMPTS));
+                    .retry_config(retries);
                 loader.load().await
             })
             .await

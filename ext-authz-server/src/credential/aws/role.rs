@@ -11,7 +11,7 @@ use super::external_id;
 use super::failure::{self, Asked};
 use super::identity::{Access, text};
 use super::session::{MAX_CHAINED_SECS, Session, SessionError, SessionTemplate};
-use super::template::{Template, TemplateError, plain};
+use super::template::{Template, TemplateError, for_arn};
 use crate::caller::Caller;
 use crate::config::{AwsExternalId, AwsHop, AwsIdentity, AwsRole, AwsTenant, AwsWebIdentity, SecretSource};
 use crate::credential::Material;
@@ -104,7 +104,7 @@ impl Role {
         let tenant = caller.tenant();
         let role_arn = match (self.tenants.get(tenant), &self.default) {
             (Some(own), _) => own.role_arn.clone(),
-            (None, Some(template)) => template.fill(caller, plain)?,
+            (None, Some(template)) => template.fill(caller, for_arn)?,
             (None, None) => return Err(RoleError::NoRole(tenant.to_owned())),
         };
         if !is_role_arn(&role_arn) {
@@ -187,7 +187,7 @@ impl WebIdentity {
     }
 
     pub(super) fn wanted(&self, caller: &Caller) -> Result<Wanted, RoleError> {
-        let role_arn = self.role_arn.fill(caller, plain)?;
+        let role_arn = self.role_arn.fill(caller, for_arn)?;
         if !is_role_arn(&role_arn) {
             return Err(RoleError::NotAnArn);
         }

@@ -121,6 +121,13 @@ pub fn for_name(value: &str) -> String {
     escape(value, '=', b"_.@-")
 }
 
+/// The value within a role's ARN: letters, digits and `_+=,.@-` stay; every other byte becomes what no ARN holds, so that
+/// a value with a slash names no other path.
+#[must_use]
+pub fn for_arn(value: &str) -> String {
+    escape(value, '%', b"_+=,.@-")
+}
+
 /// The value within a policy: letters, digits and `-_.~` stay, every other byte becomes `%` and two hexadecimal digits, so
 /// that no value is a wildcard, a policy variable, or reaches past its segment of a name.
 #[must_use]

@@ -34,7 +34,7 @@ fn a_tenant_has_its_own_role_or_the_one_of_all_others() {
     let arn = |tenant: &str| role.wanted(&caller(tenant)).map(|wanted| wanted.role_arn);
     assert_eq!(arn("acme").unwrap(), "arn:aws:iam::111122223333:role/agents-acme");
     assert_eq!(arn("big").unwrap(), "arn:aws:iam::444455556666:role/keyward");
-    for tenant in ["a b", "a*", "a:b", "ä", "a\n", "/"] {
+    for tenant in ["a b", "a*", "a:b", "ä", "a\n", "/", "a/b", "../acme", "%61"] {
         assert_eq!(arn(tenant), Err(RoleError::NotAnArn), "{tenant:?}");
     }
 }
