@@ -11,7 +11,7 @@ import json
 import threading
 import urllib.parse
 
-from botocore.auth import S3SigV4QueryAuth, SigV4Auth, SigV4QueryAuth
+from botocore.auth import S3SigV4Auth, S3SigV4QueryAuth, SigV4Auth, SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from moto import settings
@@ -150,8 +150,8 @@ def hand_on(environ, target, body):
     headers = {name: sent[name] for name in query["X-Amz-SignedHeaders"].split(";")}
     request = AWSRequest(method=environ["REQUEST_METHOD"], url=f"{url}?{bare}", data=body, headers=headers)
     request.context["timestamp"] = query["X-Amz-Date"]
-    kind = S3SigV4QueryAuth if service == "s3" else SigV4QueryAuth
-    auth = kind(credentials, service, region)
+    in_query, in_headers = (S3SigV4QueryAuth, S3SigV4Auth) if service == "s3" else (SigV4QueryAuth, SigV4Auth)
+    auth = in_query(credentials, service, region)
     # What SigV4QueryAuth itself would do to headers and query is done already: only the canonical request is wanted.
     canonical = auth.canonical_request(request)
     if auth.signature(auth.string_to_sign(request, canonical), request) != query["X-Amz-Signature"]:
@@ -159,7 +159,7 @@ def hand_on(environ, target, body):
     rest = "&".join(pair for pair in bare.split("&") if not pair.startswith("X-Amz-"))
     plain = AWSRequest(method=environ["REQUEST_METHOD"], url=url + (f"?{rest}" if rest else ""), data=body)
     plain.headers["Host"] = environ["HTTP_HOST"]
-    SigV4Auth(credentials, service, region).add_auth(plain)
+    in_headers(credentials, service, region).add_auth(plain)
     for name, value in plain.headers.items():
         environ["HTTP_" + name.upper().replace("-", "_")] = value
     environ["QUERY_STRING"] = rest

@@ -143,7 +143,9 @@ impl SecretsManager {
         let Reference { id, version } = Reference::read(rest);
         let config = self.store.config(rest).await?;
         let mut builder = aws_sdk_secretsmanager::config::Builder::from(&config);
-        builder.set_endpoint_url(self.store.access.endpoint().or(config.endpoint_url()).map(str::to_owned));
+        if let Some(endpoint) = self.store.access.endpoint() {
+            builder = builder.endpoint_url(endpoint);
+        }
         let mut ask = aws_sdk_secretsmanager::Client::from_conf(builder.build()).get_secret_value().secret_id(id);
         match version {
             Some(("version", version)) => ask = ask.version_id(version),
@@ -194,7 +196,9 @@ impl Parameters {
         let Reference { id, version } = Reference::read(rest);
         let config = self.store.config(rest).await?;
         let mut builder = aws_sdk_ssm::config::Builder::from(&config);
-        builder.set_endpoint_url(self.store.access.endpoint().or(config.endpoint_url()).map(str::to_owned));
+        if let Some(endpoint) = self.store.access.endpoint() {
+            builder = builder.endpoint_url(endpoint);
+        }
         let name = match version {
             Some((_, version)) => format!("{id}:{version}"),
             None => id.to_owned(),

@@ -136,3 +136,75 @@ async fn a_trust_policy_that_refuses_is_a_denial_with_the_remedy() {
     let answer = scene.send_as(who_am_i(), "carol", TENANT).await;
     assert_eq!(answer.json().unwrap()["error"]["reason"], "credential_unavailable", "{}", answer.text());
 }
+
+/// Keys as both endpoints on the machine hand them out.
+fn handed_out(id: &str) -> Vec<u8> {
+    let keys = json!({
+        "Code": "Success", "Type": "AWS-HMAC", "LastUpdated": "2026-01-01T00:00:00Z", "AccessKeyId": id,
+        "SecretAccessKey": "a-secret-key-handed-out", "Token": "a-token-handed-out", "Expiration": "2099-01-01T00:00:00Z",
+    });
+    crate::scripted::response("200 OK", "content-type: application/json\r\n", keys.to_string().as_bytes())
+}
+
+/// One call with these variables instead of static keys: Keyward assumes the role with the key `id`, as a chained one.
+async fn assumes_with(name: &str, id: &str, variables: &[(&str, String)]) {
+    let (moto, gateway) = scene::prepared(name).await;
+    let mut builder = scene::builder(name, &moto, &gateway, &scene::role_source(&moto))
+        .variable("AWS_ACCESS_KEY_ID", "")
+        .variable("AWS_SECRET_ACCESS_KEY", "");
+    for (variable, value) in variables {
+        builder = builder.variable(variable, value);
+    }
+    let stack = builder.start().await.unwrap();
+    moto.forget().await.unwrap();
+    let scene = scene::Scene { moto, stack, gateway };
+    let answer = scene.send(who_am_i()).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let received = scene.moto.received().await.unwrap();
+    let asked = received.iter().find(|request| request["form"]["Action"] == "AssumeRole").unwrap();
+    assert!(asked["headers"]["authorization"].as_str().unwrap().contains(id), "{asked}");
+    assert_eq!(asked["headers"]["x-amz-security-token"], "a-token-handed-out");
+    assert_eq!(asked["form"]["DurationSeconds"], "3600");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pod_identity_is_found_by_the_official_chain() {
+    let agent = crate::scripted::start(|request| {
+        match crate::scripted::header(request, "authorization") {
+            "pod-identity-token" => handed_out("ASIAPODIDENTITY"),
+            _ => crate::scripted::response("401 Unauthorized", "", b""),
+        }
+    })
+    .await;
+    let token = files::run_folder("aws-pod-identity-token").unwrap().join("token");
+    std::fs::write(&token, "pod-identity-token").unwrap();
+    let variables = [
+        ("AWS_CONTAINER_CREDENTIALS_FULL_URI", format!("http://{agent}/v1/credentials")),
+        ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", token.display().to_string()),
+    ];
+    assumes_with("aws-pod-identity", "ASIAPODIDENTITY", &variables).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn instance_metadata_is_asked_in_its_second_version_only() {
+    let metadata = crate::scripted::start(|request| {
+        let line = request.lines().next().unwrap_or_default();
+        let text = |text: &str| crate::scripted::response("200 OK", "x-aws-ec2-metadata-token-ttl-seconds: 21600\r\n", text.as_bytes());
+        match line.split(' ').take(2).collect::<Vec<_>>().as_slice() {
+            ["PUT", "/latest/api/token"] => text("a-session-of-imds"),
+            // Without the session of version 2 there is nothing.
+            _ if crate::scripted::header(request, "x-aws-ec2-metadata-token") != "a-session-of-imds" => {
+                crate::scripted::response("401 Unauthorized", "", b"")
+            }
+            ["GET", path] if path.ends_with("/keyward-instance") => handed_out("ASIAINSTANCE"),
+            ["GET", path] if path.contains("/iam/security-credentials") => text("keyward-instance"),
+            _ => crate::scripted::response("404 Not Found", "", b""),
+        }
+    })
+    .await;
+    let variables = [
+        ("AWS_EC2_METADATA_DISABLED", "false".to_owned()),
+        ("AWS_EC2_METADATA_SERVICE_ENDPOINT", format!("http://{metadata}")),
+    ];
+    assumes_with("aws-instance", "ASIAINSTANCE", &variables).await;
+}

@@ -20,9 +20,9 @@ pub(crate) struct Asked<'a> {
 }
 
 /// The permissions that assuming a role takes.
-pub(crate) const ASSUME_ROLE: &str = "the role's trust policy has to allow `sts:AssumeRole` (with session tags `sts:TagSession`, \
-     with a source identity `sts:SetSourceIdentity`) to Keyward's identity under this tenant's `sts:ExternalId`, and \
-     Keyward's identity has to be allowed `sts:AssumeRole` on the role";
+pub(crate) const ASSUME_ROLE: &str = "the role's trust policy has to name Keyward's identity and this tenant's `sts:ExternalId`, \
+     and allow `sts:AssumeRole`, `sts:TagSession` with tags, `sts:SetSourceIdentity` with that; Keyward's identity has to be \
+     allowed the same";
 /// The same with a token.
 pub(crate) const ASSUME_WITH_TOKEN: &str = "the role's trust policy has to allow `sts:AssumeRoleWithWebIdentity` to the token's issuer, audience and subject";
 

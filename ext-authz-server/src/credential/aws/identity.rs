@@ -102,7 +102,9 @@ impl Access {
     /// STS with this configuration.
     pub(crate) fn sts(&self, config: &SdkConfig) -> aws_sdk_sts::Client {
         let mut builder = aws_sdk_sts::config::Builder::from(config);
-        builder.set_endpoint_url(self.endpoint.clone().or_else(|| config.endpoint_url().map(str::to_owned)));
+        if let Some(endpoint) = &self.endpoint {
+            builder = builder.endpoint_url(endpoint);
+        }
         aws_sdk_sts::Client::from_conf(builder.build())
     }
 
