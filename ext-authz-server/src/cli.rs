@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done (for `explain`: allowed), 1 a problem was found (for `explain`: denied), 2 wrong usage.
 
+mod aws;
 mod bindings;
 mod doctor;
 mod explain;
@@ -53,6 +54,8 @@ enum Command {
     },
     /// Show which credential goes where and for whom, without the secrets.
     Bindings(bindings::Bindings),
+    /// What trust policies in AWS need, and whether they work.
+    Aws(aws::Command),
 }
 
 /// Where the configuration is.
@@ -116,6 +119,7 @@ pub fn run() -> ExitCode {
             Ok(ExitCode::SUCCESS)
         }
         Command::Bindings(command) => bindings::run(&command),
+        Command::Aws(command) => aws::run(&command),
     };
     result.unwrap_or_else(|error| {
         eprintln!("{error}");

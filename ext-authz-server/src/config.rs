@@ -20,6 +20,10 @@ pub(crate) mod store;
 mod suggestion;
 
 pub use binding::{Binding, BindingMode, Principals, Probe, ProbeMethod, SecretSource};
+pub use credential::{
+    AwsCredential, AwsEndpoint, AwsExternalId, AwsHop, AwsIdentity, AwsKeys, AwsPayload, AwsRole, AwsSession,
+    AwsSignature, AwsSource, AwsTenant, AwsWebIdentity,
+};
 pub use credential::{BasicCredential, Credential, HeaderCredential, QueryCredential};
 pub use identity::{Algorithm, IdentityConfig, Issuer, JwksSource};
 pub use listen::{Listen, ListenAddress, Tls};
@@ -28,8 +32,8 @@ pub use problem::{ConfigError, Problem};
 pub use reference::reference;
 pub use server::{Destination, MethodClass, Server, ServerMode};
 pub use store::{
-    AzureAuth, AzureStore, Caching, DirectoryStore, GcpAuth, GcpStore, KubernetesStore, OnePasswordStore, Store,
-    VaultAuth, VaultStore,
+    AwsSecretsManagerStore, AwsSsmStore, AzureAuth, AzureStore, Caching, DirectoryStore, GcpAuth, GcpStore, KubernetesStore,
+    OnePasswordStore, Store, VaultAuth, VaultStore,
 };
 
 use std::collections::BTreeMap;

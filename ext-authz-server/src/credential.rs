@@ -3,6 +3,7 @@
 //! A kind of credential is one file here: what it is made of, how that is had, what it does to a request. [`inject`] is the
 //! stage; [`kinds`] the list. What is had is kept by [`crate::freshness`], never by a kind.
 
+pub mod aws;
 pub mod basic;
 pub mod header;
 pub mod kinds;

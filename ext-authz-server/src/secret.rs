@@ -4,6 +4,7 @@
 //! remote for the most part and are used through [`Freshness`].
 
 mod azure;
+mod aws;
 mod bytes;
 mod directory;
 mod env;

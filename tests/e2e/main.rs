@@ -4,6 +4,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed expectation ends the test")]
 
+mod aws;
 mod clients;
 mod compose;
 mod conformance;

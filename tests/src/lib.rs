@@ -7,6 +7,7 @@ pub mod envoy;
 pub mod example;
 pub mod files;
 pub mod issuer;
+pub mod moto;
 pub mod peers;
 pub mod process;
 pub mod server;

@@ -86,6 +86,14 @@ pub fn python_stores() -> Result<PathBuf> {
     python("python-stores", "tests/python/stores/requirements.txt")
 }
 
+/// The Python interpreter of an environment with moto, as `tests/moto/requirements.txt` pins it.
+///
+/// # Errors
+/// As for [`python_clients`].
+pub fn moto() -> Result<PathBuf> {
+    python("moto", "tests/moto/requirements.txt")
+}
+
 fn python(name: &str, requirements: &str) -> Result<PathBuf> {
     let requirements = files::workspace().join(requirements);
     let digest = digest(&[&requirements])?;

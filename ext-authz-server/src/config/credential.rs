@@ -1,9 +1,14 @@
 //! The kinds of credentials that a binding can hold. Each kind has its fields and its check in a file of its own.
 
+pub(crate) mod aws;
 mod basic;
 mod header;
 mod query;
 
+pub use aws::{
+    AwsCredential, AwsEndpoint, AwsExternalId, AwsHop, AwsIdentity, AwsKeys, AwsPayload, AwsRole, AwsSession,
+    AwsSignature, AwsSource, AwsTenant, AwsWebIdentity,
+};
 pub use basic::BasicCredential;
 pub use header::HeaderCredential;
 pub use query::QueryCredential;
@@ -24,6 +29,8 @@ pub enum Credential {
     Query(QueryCredential),
     /// `Authorization: Basic` (RFC 7617).
     Basic(BasicCredential),
+    /// A signature of AWS (SigV4), with keys for one tenant and one caller.
+    Aws(AwsCredential),
 }
 
 /// What configuration can say of any kind.
@@ -44,6 +51,7 @@ impl Credential {
             Credential::Header(own) => own,
             Credential::Query(own) => own,
             Credential::Basic(own) => own,
+            Credential::Aws(own) => own,
         }
     }
 }

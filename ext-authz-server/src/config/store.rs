@@ -1,6 +1,7 @@
 //! The `stores` section: where secrets are kept, besides the environment and files.
 
 mod azure;
+mod aws;
 mod directory;
 mod gcp;
 mod kubernetes;
@@ -8,6 +9,7 @@ mod onepassword;
 mod vault;
 
 pub use azure::{AzureAuth, AzureStore};
+pub use aws::{AwsSecretsManagerStore, AwsSsmStore};
 pub use directory::DirectoryStore;
 pub use gcp::{GcpAuth, GcpStore};
 pub use kubernetes::KubernetesStore;
@@ -37,6 +39,10 @@ pub enum Store {
     /// A 1Password Connect server.
     #[serde(rename = "onepassword")]
     OnePassword(OnePasswordStore),
+    /// AWS Secrets Manager.
+    AwsSecretsManager(AwsSecretsManagerStore),
+    /// The Parameter Store of AWS Systems Manager.
+    AwsSsm(AwsSsmStore),
 }
 
 /// What configuration can say of any store.
@@ -106,6 +112,8 @@ impl Store {
             Store::Gcp(own) => own,
             Store::Azure(own) => own,
             Store::OnePassword(own) => own,
+            Store::AwsSecretsManager(own) => own,
+            Store::AwsSsm(own) => own,
         }
     }
 
@@ -118,6 +126,8 @@ impl Store {
             Store::Gcp(own) => own,
             Store::Azure(own) => own,
             Store::OnePassword(own) => own,
+            Store::AwsSecretsManager(own) => own,
+            Store::AwsSsm(own) => own,
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Credential;
+use super::aws::Aws;
 use super::basic::Basic;
 use super::header::Header;
 use super::probed::Probed;
@@ -26,5 +27,6 @@ pub fn of(configured: &config::Credential) -> Arc<dyn Credential> {
         config::Credential::Header(own) => Arc::new(Header(own)),
         config::Credential::Query(own) => Arc::new(Query(own)),
         config::Credential::Basic(own) => Arc::new(Basic(own)),
+        config::Credential::Aws(own) => Arc::new(Aws::new(own)),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::aws::{Parameters, SecretsManager};
 use super::azure::Azure;
 use super::directory::Directory;
 use super::gcp::Gcp;
@@ -23,5 +24,7 @@ pub fn of(name: &str, configured: &Store, local: &Arc<Secrets>, outbound: &Outbo
         Store::Gcp(own) => Arc::new(Gcp::new(name, own, local, outbound)),
         Store::Azure(own) => Arc::new(Azure::new(name, own, local, outbound)),
         Store::OnePassword(own) => Arc::new(OnePassword::new(name, own, local, outbound)),
+        Store::AwsSecretsManager(own) => Arc::new(SecretsManager::new(name, own, local)),
+        Store::AwsSsm(own) => Arc::new(Parameters::new(name, own, local)),
     }
 }

@@ -6,6 +6,7 @@
 mod fixture;
 
 mod allow;
+mod aws_page;
 mod command_line;
 mod configuration;
 mod deny;
