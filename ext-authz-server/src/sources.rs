@@ -5,7 +5,12 @@ use std::time::Duration;
 
 use crate::caller::Caller;
 use crate::credential::{Credential, Material};
+<<<<<<< HEAD
 use crate::freshness::{Freshness, MintError};
+=======
+use crate::freshness::{Freshness, MintError, Terms};
+use crate::grants::Grants;
+>>>>>>> 990b7a8 (Mint OAuth tokens: client credentials, refresh, exchange, on behalf of, ID-JAG, JWT bearer, clouds, GitHub)
 use crate::outbound::Outbound;
 use crate::secret::Secrets;
 
@@ -18,6 +23,8 @@ pub struct Sources {
     pub secrets: Arc<Secrets>,
     /// The network.
     pub outbound: Outbound,
+    /// What people have given, where there is a store for it.
+    pub grants: Option<Arc<dyn Grants>>,
 }
 
 // === impl Sources ===
@@ -26,7 +33,7 @@ impl Sources {
     /// These stores, and the network as it is.
     #[must_use]
     pub fn new(secrets: Arc<Secrets>) -> Sources {
-        Sources { secrets, outbound: Outbound::default() }
+        Sources { secrets, outbound: Outbound::default(), grants: None }
     }
 
     /// What was minted before.
