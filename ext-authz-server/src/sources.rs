@@ -23,8 +23,7 @@ pub struct Sources {
     pub secrets: Arc<Secrets>,
     /// The network.
     pub outbound: Outbound,
-    /// What people have given, where there is a store for it.
-    pub grants: Option<Arc<dyn Grants>>,
+    grants: Option<Arc<dyn Grants>>,
 }
 
 // === impl Sources ===
@@ -34,6 +33,19 @@ impl Sources {
     #[must_use]
     pub fn new(secrets: Arc<Secrets>) -> Sources {
         Sources { secrets, outbound: Outbound::default(), grants: None }
+    }
+
+    /// The same with this store of grants.
+    #[must_use]
+    pub fn with_grants(mut self, grants: Arc<dyn Grants>) -> Sources {
+        self.grants = Some(grants);
+        self
+    }
+
+    /// What people have given; `None` where there is no store for it.
+    #[must_use]
+    pub fn grants(&self) -> Option<Arc<dyn Grants>> {
+        self.grants.clone()
     }
 
     /// What was minted before.

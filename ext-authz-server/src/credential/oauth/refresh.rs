@@ -37,7 +37,7 @@ async fn users(provider: &str, asking: &Asking<'_>) -> Result<Issued, MintError>
     if principal.subject.is_empty() {
         return Err(MintError::needs_caller(format!("it is the user's own, at `{provider}`")));
     }
-    let Some(grants) = asking.sources.grants.as_deref() else {
+    let Some(grants) = asking.sources.grants() else {
         return Err(MintError::rejected("there is no store of grants: configure `database`"));
     };
     let key = GrantKey::new(asking.caller.tenant(), &principal.key, provider);
@@ -50,7 +50,7 @@ async fn users(provider: &str, asking: &Asking<'_>) -> Result<Issued, MintError>
         };
         match asking.ask_typed(request(asking, &grant.secret)?, expected(asking)).await? {
             Ok(issued) => {
-                if kept(grants, &key, Some((&grant, version)), &issued.tokens).await? {
+                if kept(&*grants, &key, Some((&grant, version)), &issued.tokens).await? {
                     return Ok(issued);
                 }
             }
@@ -72,7 +72,7 @@ async fn users(provider: &str, asking: &Asking<'_>) -> Result<Issued, MintError>
 
 async fn services(asking: &Asking<'_>) -> Result<Issued, MintError> {
     let seed = asking.secret(asking.own.refresh_token.as_ref(), "the refresh token").await?.value;
-    let Some(grants) = asking.sources.grants.as_deref() else {
+    let Some(grants) = asking.sources.grants() else {
         let issued = asking.ask(request(asking, &seed)?, expected(asking)).await?;
         if next(&issued.tokens, &seed).is_some() {
             let cause = "the server rotates refresh tokens, and the next one cannot be kept: configure `database`, \
@@ -101,8 +101,8 @@ async fn services(asking: &Asking<'_>) -> Result<Issued, MintError> {
                     expires: None,
                 };
                 let stored = match before {
-                    Some(before) => kept(grants, &key, Some(before), &issued.tokens).await?,
-                    None => kept_first(grants, &key, &of_seed, &issued.tokens).await?,
+                    Some(before) => kept(&*grants, &key, Some(before), &issued.tokens).await?,
+                    None => kept_first(&*grants, &key, &of_seed, &issued.tokens).await?,
                 };
                 if stored {
                     return Ok(issued);

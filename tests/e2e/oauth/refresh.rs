@@ -1,0 +1,1 @@
+//! Refresh tokens (RFC 6749, 6).
