@@ -140,7 +140,7 @@ fn client(tls: &Tls) -> Result<Client, reqwest::Error> {
 /// # Errors
 /// [`OutboundError::Refused`].
 pub fn authority(text: &str) -> Result<Authority, OutboundError> {
-    let (url, shown) = admitted(text)?;
+    let (url, shown) = admitted(text, false)?;
     let cause = "its host cannot be read".to_owned();
     let authority = Authority::parse(url.authority()).map_err(|_| OutboundError::Refused { url: shown, cause })?;
     Ok(authority.with_default_port(url.scheme()))
@@ -217,7 +217,6 @@ impl Ask {
         self
     }
 
-<<<<<<< HEAD
     /// Adds a header that is not known beforehand; `None` where its name or value cannot be sent.
     #[must_use]
     pub fn named(mut self, name: &str, value: &str) -> Option<Ask> {
@@ -225,13 +224,13 @@ impl Ask {
         value.set_sensitive(true);
         self.headers.push((HeaderName::from_bytes(name.as_bytes()).ok()?, value));
         Some(self)
-=======
+    }
+
     /// Lets it go to the metadata service of the machine's cloud, which no other request may ask.
     #[must_use]
     pub fn to_metadata_service(mut self) -> Ask {
         self.to_metadata_service = true;
         self
->>>>>>> 990b7a8 (Mint OAuth tokens: client credentials, refresh, exchange, on behalf of, ID-JAG, JWT bearer, clouds, GitHub)
     }
 
     /// Sets the body.

@@ -5,12 +5,8 @@ use std::time::Duration;
 
 use crate::caller::Caller;
 use crate::credential::{Credential, Material};
-<<<<<<< HEAD
 use crate::freshness::{Freshness, MintError};
-=======
-use crate::freshness::{Freshness, MintError, Terms};
 use crate::grants::Grants;
->>>>>>> 990b7a8 (Mint OAuth tokens: client credentials, refresh, exchange, on behalf of, ID-JAG, JWT bearer, clouds, GitHub)
 use crate::outbound::Outbound;
 use crate::secret::Secrets;
 
