@@ -10,6 +10,7 @@ mod command_line;
 mod configuration;
 mod deny;
 mod lifecycle;
+mod oauth;
 mod real;
 mod scene;
 mod secrecy;
