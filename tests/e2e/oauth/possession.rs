@@ -40,7 +40,8 @@ async fn a_bound_token_goes_out_with_a_proof_of_its_own_each_time() {
         let world = start(name, nonces, true).await;
         let mut proofs = std::collections::BTreeSet::new();
         for _ in 0..3 {
-            let claims = world.taken("orders", &world.get("orders").await).await;
+            let answer = world.at_once(std::iter::once("orders")).await.remove(0);
+            let claims = world.taken("orders", &answer).await;
             assert_eq!(claims["cnf"]["jkt"].as_str().map(str::len), Some(43), "{claims}");
             let last = world.server.received().await.unwrap().pop().unwrap();
             assert!(last["headers"]["authorization"].as_str().unwrap().starts_with("DPoP "), "{last}");
@@ -49,6 +50,8 @@ async fn a_bound_token_goes_out_with_a_proof_of_its_own_each_time() {
         assert_eq!(proofs.len(), 3);
         // With nonces the first attempt is sent back once, whatever the number of calls.
         assert_eq!(world.calls("client_credentials").await, if nonces { 2 } else { 1 });
+        // What is given away is taken out of the answer, the proof among it.
+        world.taken("orders", &world.get("orders").await).await;
     }
 }
 
