@@ -122,7 +122,10 @@ export function protectedResource({ provider, issuer, resources, tokenCalls }) {
                 return { live: Boolean(found?.isValid), consumed: Boolean(found?.consumed) };
             }
             case '/revoke': {
-                const token = await provider.RefreshToken.find(await text(request), { ignoreExpiration: true });
+                const value = await text(request);
+                const token =
+                    (await provider.RefreshToken.find(value, { ignoreExpiration: true })) ??
+                    (await provider.ClientCredentials.find(value));
                 await token?.destroy();
                 return { revoked: token !== undefined };
             }

@@ -9,7 +9,8 @@ pub use basic::BasicCredential;
 pub use header::HeaderCredential;
 pub use oauth::{
     Assertion, AzureIdentity, ClientAuthentication, GithubApp, GoogleKey, GoogleMetadata, Impersonation, OauthClient,
-    OauthCredential, OauthGrant, ResourceServer, SigningAlgorithm, TOKEN, TokenFrom, TokenKind, TokenSource, UpstreamScheme,
+    OauthCredential, OauthGrant, ResourceServer, SigningAlgorithm, TOKEN, TokenFrom, TokenKind, TokenSource,
+    UpstreamScheme,
 };
 pub use query::QueryCredential;
 

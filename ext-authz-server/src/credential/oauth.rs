@@ -150,7 +150,8 @@ impl Credential for Oauth {
                 OauthGrant::AzureManagedIdentity => azure::grant(&asking).await,
                 OauthGrant::GithubApp => github::installation(&asking).await,
             }?;
-            if own.grant != OauthGrant::IdJag {
+            // Those two look at other scopes, each where it asks for them.
+            if own.grant != OauthGrant::IdJag && own.impersonate.is_none() {
                 issued.narrowed_from(&own.scopes);
             }
             if let Some(wanted) = &own.impersonate {
@@ -215,12 +216,7 @@ async fn client_credentials(asking: &Asking<'_>) -> Result<Issued, MintError> {
 }
 
 /// Sends a bound token with the proof that belongs to this request (RFC 9449, 7.1).
-fn bound(
-    scheme: UpstreamScheme,
-    token: &str,
-    key: &[u8],
-    outgoing: &mut Outgoing<'_>,
-) -> Result<(), CredentialError> {
+fn bound(scheme: UpstreamScheme, token: &str, key: &[u8], outgoing: &mut Outgoing<'_>) -> Result<(), CredentialError> {
     let scheme = match scheme {
         UpstreamScheme::Https => "https",
         UpstreamScheme::Http => "http",

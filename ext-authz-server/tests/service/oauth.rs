@@ -44,8 +44,7 @@ fn problems(credentials: &str) -> String {
 fn every_example_of_the_documentation_loads() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/oauth.md");
     let text = std::fs::read_to_string(path).unwrap();
-    let examples: Vec<&str> =
-        text.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    let examples: Vec<&str> = text.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
     assert!(examples.len() >= 15, "{}", examples.len());
     let validator = jsonschema::validator_for(&json_schema()).unwrap();
     for example in examples {
@@ -83,8 +82,16 @@ fn what_cannot_work_is_refused() {
         ("client_credentials", "jwt_bearer", "the grant `jwt_bearer` needs `assertion`"),
         ("id: c,", "id: c, authentication: private_key_jwt,", "this `authentication` does not use it"),
         ("id: c,", "id: c, authentication: private_key_jwt,", "this `authentication` needs it"),
-        (client, "client: { id: c, authentication: federated_token, token: { from: caller } }", "does not say who Keyward is"),
-        (client, "client: { id: c, authentication: federated_token, token: { from: secret } }", "`from: secret` needs it"),
+        (
+            client,
+            "client: { id: c, authentication: federated_token, token: { from: caller } }",
+            "does not say who Keyward is",
+        ),
+        (
+            client,
+            "client: { id: c, authentication: federated_token, token: { from: secret } }",
+            "`from: secret` needs it",
+        ),
         (r#"secret: { ref: "env://S" }"#, r#"secret: { ref: "canary" }"#, "not a secret reference"),
     ];
     for (from, to, message) in cases {
@@ -96,7 +103,8 @@ fn what_cannot_work_is_refused() {
 
 #[test]
 fn scopes_on_behalf_of_a_user_are_for_one_other_audience() {
-    let with = |scopes: &str| problems(&GOOD.replacen("client_credentials", "on_behalf_of", 1).replacen("[a]", scopes, 1));
+    let with =
+        |scopes: &str| problems(&GOOD.replacen("client_credentials", "on_behalf_of", 1).replacen("[a]", scopes, 1));
     assert_eq!(with(r#"["https://graph.example/User.Read", "https://graph.example/Mail.Read", offline_access]"#), "");
     assert!(with(r#"["https://graph.example/User.Read", "https://vault.example/.default"]"#).contains("2 audiences"));
     assert!(with(r#"["api://c/access_as_user"]"#).contains("those of the client itself"));

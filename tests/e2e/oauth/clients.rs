@@ -17,7 +17,8 @@ fn credential(issuer: &str, resource: &str, client: &Value) -> Value {
 async fn every_proof_of_a_client_gets_a_token_that_the_resource_takes() {
     let algorithms = ["ES256", "RS256", "PS256", "EdDSA"];
     let pairs: Vec<(String, Value)> = algorithms.iter().map(|algorithm| keys::pair(algorithm)).collect();
-    let mut clients = vec![client("basic", SECRET, &["client_credentials"]), client("post", SECRET, &["client_credentials"])];
+    let mut clients =
+        vec![client("basic", SECRET, &["client_credentials"]), client("post", SECRET, &["client_credentials"])];
     clients[1]["token_endpoint_auth_method"] = json!("client_secret_post");
     for (algorithm, (_, jwk)) in algorithms.iter().zip(&pairs) {
         clients.push(json!({
@@ -32,9 +33,16 @@ async fn every_proof_of_a_client_gets_a_token_that_the_resource_takes() {
     let credentials = |issuer: &str| {
         let mut all = vec![
             ("basic", credential(issuer, "basic", &json!({"id": "basic", "secret": secret}))),
-            ("post", credential(issuer, "post", &json!({
-                "id": "post", "authentication": "client_secret_post", "secret": secret,
-            }))),
+            (
+                "post",
+                credential(
+                    issuer,
+                    "post",
+                    &json!({
+                        "id": "post", "authentication": "client_secret_post", "secret": secret,
+                    }),
+                ),
+            ),
         ];
         for (algorithm, name) in algorithms.iter().zip(&names[2..]) {
             let key = json!({"ref": format!("file://secrets/{algorithm}.pem")});
@@ -89,7 +97,8 @@ async fn one_token_serves_many_calls_and_each_audience_has_its_own() {
     let received = world.server.received().await.unwrap();
     let tokens = |name: &str| {
         let of = received.iter().filter(|request| request["url"].as_str().unwrap().starts_with(&format!("/{name}")));
-        of.map(|request| request["headers"]["authorization"].as_str().unwrap()).collect::<std::collections::BTreeSet<_>>()
+        of.map(|request| request["headers"]["authorization"].as_str().unwrap())
+            .collect::<std::collections::BTreeSet<_>>()
     };
     let (orders, billing) = (tokens("orders"), tokens("billing"));
     assert_eq!((orders.len(), billing.len()), (1, 1));
@@ -128,4 +137,36 @@ async fn an_opaque_token_goes_where_it_is_wanted() {
     assert!(last["headers"]["authorization"].is_null(), "{last}");
     let url = last["url"].as_str().unwrap();
     assert!(url.starts_with("/query/items?page=1&echo=1&access_token="), "{url}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_its_server_revoked_is_had_anew_when_the_upstream_refuses_it() {
+    let mut known = resources(&["orders"]);
+    known["orders"]["format"] = json!("opaque");
+    let options = json!({"clients": [client("keyward", SECRET, &["client_credentials"])], "resources": known});
+    let client = json!({"id": "keyward", "secret": {"ref": "env://CLIENT_SECRET"}});
+    let world = World::start(
+        "oauth-revoked",
+        |_| options,
+        |server| vec![("orders", credential(&server.issuer, "orders", &client))],
+        |builder| builder.variable("CLIENT_SECRET", SECRET),
+    )
+    .await;
+    let first = world.at_once(std::iter::once("orders")).await.remove(0);
+    world.taken("orders", &first).await;
+    let last = world.server.received().await.unwrap().pop().unwrap();
+    let token = last["headers"]["authorization"].as_str().unwrap().strip_prefix("Bearer ").unwrap().to_owned();
+    world.server.revoke(&token).await.unwrap();
+    let started = std::time::Instant::now();
+    loop {
+        // The upstream's refusal is the agent's answer; the next call has another token.
+        let answer = world.at_once(std::iter::once("orders")).await.remove(0);
+        if answer.status == 200 {
+            break;
+        }
+        assert_eq!(answer.status, 401, "{}", answer.text());
+        assert!(started.elapsed().as_secs() < 10, "still the revoked token");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert_eq!(world.calls("client_credentials").await, 2);
 }

@@ -14,7 +14,12 @@ use crate::scripted;
 const TOKEN: &str = "cloud-token-AbCdEfGhIjKlMnOpQrStUvWxYz-0123456789";
 
 /// Plays a token service: answers `path` with `answer` if each of these texts is in the request, else with 400.
-async fn service(path: &'static str, needed: &'static [&'static str], status: &'static str, answer: Value) -> SocketAddr {
+async fn service(
+    path: &'static str,
+    needed: &'static [&'static str],
+    status: &'static str,
+    answer: Value,
+) -> SocketAddr {
     scripted::start(move |request| {
         let is_right = request.contains(path) && needed.iter().all(|text| request.contains(text));
         let headers = "content-type: application/json\r\nmetadata-flavor: Google\r\n";

@@ -42,7 +42,10 @@ async fn a_service_is_served_with_its_refresh_token_which_stays_here() {
     assert_eq!(world.calls("refresh_token").await, 1);
     let received = Value::Array(world.server.received().await.unwrap()).to_string();
     assert!(!received.contains(&token), "the refresh token reached the upstream");
-    assert!(!world.stack.everything_written().await.unwrap().contains(&token), "the refresh token was written somewhere");
+    assert!(
+        !world.stack.everything_written().await.unwrap().contains(&token),
+        "the refresh token was written somewhere"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

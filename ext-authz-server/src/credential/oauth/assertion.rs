@@ -151,9 +151,8 @@ mod tests {
     fn pem(algorithm: Algorithm) -> (String, DecodingKey) {
         use aws_lc_rs::encoding::AsDer;
         use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair};
-        let armoured = |der: &[u8]| {
-            format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", STANDARD.encode(der))
-        };
+        let armoured =
+            |der: &[u8]| format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", STANDARD.encode(der));
         let read = |pem: String, key: EncodingKey, algorithm| {
             let jwk = jsonwebtoken::jwk::Jwk::from_encoding_key(&key, algorithm).unwrap();
             (pem, DecodingKey::from_jwk(&jwk).unwrap())

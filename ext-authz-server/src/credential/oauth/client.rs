@@ -5,12 +5,12 @@ use std::time::SystemTime;
 use jsonwebtoken::Algorithm;
 use zeroize::Zeroizing;
 
+use super::Asking;
 use super::assertion::{Claims, LIFETIME, SigningKey};
 use super::endpoint::Endpoint;
 use super::error::TokenError;
 use super::request::{Certificate, TokenRequest};
 use super::source;
-use super::Asking;
 use crate::config::{ClientAuthentication, OauthClient, SecretSource, SigningAlgorithm};
 use crate::freshness::MintError;
 

@@ -16,8 +16,7 @@ use crate::outbound::{Ask, Outbound, OutboundError, Tls};
 use crate::sources::Sources;
 
 /// How long an issuer's metadata is used before it is looked at again, and while it cannot be had.
-const METADATA: Terms =
-    Terms::Stored { refresh: Duration::from_secs(3600), max_stale: Duration::from_secs(24 * 3600) };
+const METADATA: Terms = Terms::Stored { refresh: Duration::from_secs(3600), max_stale: Duration::from_secs(24 * 3600) };
 /// The field of the kept metadata.
 const TOKEN_ENDPOINT: &str = "token_endpoint";
 
@@ -108,7 +107,9 @@ impl Endpoint {
             let tokens = response::read(received, expected, &sent);
             let given = answer.header(dpop::NONCE_HEADER).and_then(dpop::nonce);
             match (tokens, given) {
-                (Err(error), Some(given)) if key.is_some() && nonce.is_none() && error.code() == Some("use_dpop_nonce") => {
+                (Err(error), Some(given))
+                    if key.is_some() && nonce.is_none() && error.code() == Some("use_dpop_nonce") =>
+                {
                     nonce = Some(given.to_owned());
                 }
                 (tokens, _) => return tokens,

@@ -114,9 +114,7 @@ pub(super) async fn impersonated(
     let base = wanted.api.as_deref().unwrap_or(IAM_CREDENTIALS).trim_end_matches('/');
     let account = encode(wanted.account.as_bytes());
     let (method, document) = match &wanted.audience {
-        Some(audience) => {
-            ("generateIdToken", serde_json::json!({"audience": audience, "includeEmail": true}))
-        }
+        Some(audience) => ("generateIdToken", serde_json::json!({"audience": audience, "includeEmail": true})),
         None => ("generateAccessToken", serde_json::json!({"scope": asking.own.scopes, "lifetime": "3600s"})),
     };
     let url = format!("{base}/v1/projects/-/serviceAccounts/{}:{method}", account.as_str());
@@ -164,7 +162,9 @@ fn access_token(received: Received<'_>) -> Result<Tokens, TokenError> {
 fn id_token(received: Received<'_>, name: &str, sent: &[&[u8]]) -> Result<Tokens, TokenError> {
     if received.status != 200 {
         // The token endpoint says why in the usual form.
-        return Err(response::read(received, Expected::default(), sent).err().unwrap_or(TokenError::Status(received.status)));
+        return Err(response::read(received, Expected::default(), sent)
+            .err()
+            .unwrap_or(TokenError::Status(received.status)));
     }
     let object = object_of(received)?;
     let object = object.as_object().ok_or(TokenError::Malformed("it is not a JSON object"))?;
@@ -216,7 +216,8 @@ struct AccountKey {
 
 impl AccountKey {
     fn read(bytes: &[u8]) -> Result<AccountKey, TokenError> {
-        let unusable = |cause: &str| TokenError::Unusable { what: "the key of the service account", cause: cause.to_owned() };
+        let unusable =
+            |cause: &str| TokenError::Unusable { what: "the key of the service account", cause: cause.to_owned() };
         let document = parse(bytes).ok_or_else(|| unusable("it is not JSON"))?;
         let object = document.as_object().ok_or_else(|| unusable("it is not a JSON object"))?;
         let member = |name: &'static str| object.get(name).and_then(|value| value.as_str());

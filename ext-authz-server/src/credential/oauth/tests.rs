@@ -161,7 +161,8 @@ fn no_caller_gets_the_token_of_another() {
     assert_eq!(key(&own, &alice), key(&own, &bob), "the client's own token is everybody's");
     let exchange = json!({"grant": "token_exchange", "issuer": "https://as.example", "resource": "https://r.example"});
     assert_ne!(key(&exchange, &alice), key(&exchange, &bob));
-    let again = Arc::new(Caller { token: Some(Arc::new(SecretBytes::new(b"another-token".to_vec()))), ..(*alice).clone() });
+    let again =
+        Arc::new(Caller { token: Some(Arc::new(SecretBytes::new(b"another-token".to_vec()))), ..(*alice).clone() });
     assert_ne!(key(&exchange, &alice), key(&exchange, &again), "another token of the same caller may allow less");
     let users = json!({"grant": "refresh_token", "issuer": "https://as.example", "client": client, "provider": "p"});
     assert_ne!(key(&users, &alice), key(&users, &bob));

@@ -4,6 +4,8 @@ use super::{ClientAuthentication, OauthClient, OauthCredential, OauthGrant, TOKE
 use crate::config::check::{Checker, names};
 use crate::identity::jwks::check_url;
 
+/// Where clouds tell a machine what it is.
+const METADATA_SERVICE: &str = "http://169.254.169.254";
 const URL_REMEDY: &str = "write an `https` address; `http` is for loopback only";
 
 /// Adds everything that is wrong; `key` is the place of the credential.
@@ -11,7 +13,10 @@ pub(super) fn check(own: &OauthCredential, key: &str, checker: &mut Checker<'_>)
     fields(own, key, checker);
     urls(own, key, checker);
     place(own, key, checker);
-    for (name, list) in [("scopes", Some(&own.scopes)), ("resource_server.scopes", own.resource_server.as_ref().map(|server| &server.scopes))] {
+    for (name, list) in [
+        ("scopes", Some(&own.scopes)),
+        ("resource_server.scopes", own.resource_server.as_ref().map(|server| &server.scopes)),
+    ] {
         scopes(&format!("{key}.{name}"), list.map(Vec::as_slice).unwrap_or_default(), checker);
     }
     for (name, text) in [("audience", &own.audience), ("provider", &own.provider)] {
@@ -44,11 +49,21 @@ fn fields(own: &OauthCredential, key: &str, checker: &mut Checker<'_>) {
     let google = matches!(grant, TokenExchange | GoogleServiceAccount | GoogleMetadata);
     // Field, whether it is there, whether the grant needs it, whether the grant has it.
     let rules = [
-        ("client", own.client.is_some(), matches!(grant, ClientCredentials | RefreshToken | OnBehalfOf | IdJag), to_server),
+        (
+            "client",
+            own.client.is_some(),
+            matches!(grant, ClientCredentials | RefreshToken | OnBehalfOf | IdJag),
+            to_server,
+        ),
         ("issuer", own.issuer.is_some(), false, to_server),
         ("token_endpoint", own.token_endpoint.is_some(), false, to_server || grant == GoogleServiceAccount),
         ("scopes", !own.scopes.is_empty(), grant == OnBehalfOf, !matches!(grant, AzureManagedIdentity | GithubApp)),
-        ("audience", own.audience.is_some(), false, !matches!(grant, OnBehalfOf | IdJag | AzureManagedIdentity | GithubApp)),
+        (
+            "audience",
+            own.audience.is_some(),
+            false,
+            !matches!(grant, OnBehalfOf | IdJag | AzureManagedIdentity | GithubApp),
+        ),
         ("resource", own.resource.is_some(), grant == AzureManagedIdentity, to_server || grant == AzureManagedIdentity),
         ("refresh_token", own.refresh_token.is_some(), false, grant == RefreshToken),
         ("provider", own.provider.is_some(), false, grant == RefreshToken),
@@ -56,7 +71,12 @@ fn fields(own: &OauthCredential, key: &str, checker: &mut Checker<'_>) {
         ("actor", own.actor.is_some(), false, grant == TokenExchange),
         ("assertion", own.assertion.is_some(), grant == JwtBearer, grant == JwtBearer),
         ("resource_server", own.resource_server.is_some(), grant == IdJag, grant == IdJag),
-        ("service_account", own.service_account.is_some(), grant == GoogleServiceAccount, grant == GoogleServiceAccount),
+        (
+            "service_account",
+            own.service_account.is_some(),
+            grant == GoogleServiceAccount,
+            grant == GoogleServiceAccount,
+        ),
         ("impersonate", own.impersonate.is_some(), false, google),
         ("google_metadata", own.google_metadata.is_some(), false, metadata),
         ("managed_identity", own.managed_identity.is_some(), false, managed),
@@ -93,8 +113,16 @@ fn particular(own: &OauthCredential, key: &str, checker: &mut Checker<'_>) {
         let remedy = "write `scopes` for an access token, or `audience` for an ID token";
         checker.add(key, "exactly one of `scopes` and `audience` is there", remedy);
     }
-    if own.impersonate.as_ref().is_some_and(|other| !other.account.contains('@') || other.account.contains(['/', '?', '#'])) {
-        checker.add(format!("{key}.impersonate.account"), "not the e-mail address of a service account", "write NAME@PROJECT…");
+    if own
+        .impersonate
+        .as_ref()
+        .is_some_and(|other| !other.account.contains('@') || other.account.contains(['/', '?', '#']))
+    {
+        checker.add(
+            format!("{key}.impersonate.account"),
+            "not the e-mail address of a service account",
+            "write NAME@PROJECT…",
+        );
     }
     if own.grant == OauthGrant::OnBehalfOf {
         let targets = targets(&own.scopes);
@@ -123,7 +151,9 @@ fn particular(own: &OauthCredential, key: &str, checker: &mut Checker<'_>) {
 /// The audiences that scopes of Microsoft Entra belong to: all but the last segment. Those of OpenID Connect belong to none.
 pub(super) fn targets(scopes: &[String]) -> Vec<&str> {
     let mut targets: Vec<&str> = Vec::new();
-    for scope in scopes.iter().filter(|scope| !["openid", "profile", "email", "offline_access"].contains(&scope.as_str())) {
+    for scope in
+        scopes.iter().filter(|scope| !["openid", "profile", "email", "offline_access"].contains(&scope.as_str()))
+    {
         let target = scope.rsplit_once('/').map_or("", |(target, _)| target);
         if !targets.contains(&target) {
             targets.push(target);
@@ -149,7 +179,19 @@ fn urls(own: &OauthCredential, key: &str, checker: &mut Checker<'_>) {
             checker.add(format!("{key}.{name}"), format!("not an address of a server: {cause}"), URL_REMEDY);
         }
     }
-    let has_scheme = |resource: &str| resource.split_once(':').is_some_and(|(scheme, rest)| !scheme.is_empty() && !rest.is_empty());
+    let metadata = [
+        ("google_metadata.url", own.google_metadata.as_ref().and_then(|own| own.url.as_ref())),
+        ("managed_identity.url", own.managed_identity.as_ref().and_then(|own| own.url.as_ref())),
+    ];
+    for (name, url) in metadata {
+        if let Some(url) = url.filter(|url| url.trim_end_matches('/') != METADATA_SERVICE)
+            && let Err(cause) = check_url(url)
+        {
+            checker.add(format!("{key}.{name}"), format!("not an address of a server: {cause}"), URL_REMEDY);
+        }
+    }
+    let has_scheme =
+        |resource: &str| resource.split_once(':').is_some_and(|(scheme, rest)| !scheme.is_empty() && !rest.is_empty());
     if own.grant != OauthGrant::AzureManagedIdentity
         && own.resource.as_deref().is_some_and(|resource| !has_scheme(resource) || resource.contains('#'))
     {
@@ -160,10 +202,15 @@ fn urls(own: &OauthCredential, key: &str, checker: &mut Checker<'_>) {
 
 fn scopes(key: &str, scopes: &[String], checker: &mut Checker<'_>) {
     // RFC 6749, 3.3: %x21 / %x23-5B / %x5D-7E.
-    let is_scope = |scope: &str| !scope.is_empty() && scope.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'\\');
+    let is_scope =
+        |scope: &str| !scope.is_empty() && scope.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'\\');
     checker.distinct(key, scopes);
     for (index, scope) in scopes.iter().enumerate().filter(|(_, scope)| !is_scope(scope)) {
-        checker.add(format!("{key}[{index}]"), format!("`{scope}` is not one scope"), "write each scope as an entry of its own");
+        checker.add(
+            format!("{key}[{index}]"),
+            format!("`{scope}` is not one scope"),
+            "write each scope as an entry of its own",
+        );
     }
 }
 
@@ -193,7 +240,11 @@ fn client(client: &OauthClient, key: &str, checker: &mut Checker<'_>) {
         self::token(token, &format!("{key}.token"), checker);
         if token.from == TokenFrom::Caller {
             let message = "the caller's token does not say who Keyward is";
-            checker.add(format!("{key}.token.from"), message, "write `secret`, `google_metadata` or `azure_managed_identity`");
+            checker.add(
+                format!("{key}.token.from"),
+                message,
+                "write `secret`, `google_metadata` or `azure_managed_identity`",
+            );
         }
     }
 }
@@ -207,7 +258,9 @@ fn token(token: &TokenSource, key: &str, checker: &mut Checker<'_>) {
     }
     let asked = matches!(token.from, TokenFrom::GoogleMetadata | TokenFrom::AzureManagedIdentity);
     match &token.audience {
-        None if asked => checker.add(format!("{key}.audience"), "the token has to be for somebody", "name the audience"),
+        None if asked => {
+            checker.add(format!("{key}.audience"), "the token has to be for somebody", "name the audience")
+        }
         Some(_) if from_secret => {
             checker.add(format!("{key}.audience"), "a token out of a store is as it is", "remove it");
         }

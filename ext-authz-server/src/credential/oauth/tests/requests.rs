@@ -29,14 +29,19 @@ async fn everything_that_was_sent_and_issued_is_scrubbed() {
         (200, answer)
     })
     .await;
-    let (scratch, own) = (scratch(), credential(&server, json!({"scopes": ["a", "b"], "audience": "aud", "resource": "https://r.example"})));
+    let (scratch, own) = (
+        scratch(),
+        credential(&server, json!({"scopes": ["a", "b"], "audience": "aud", "resource": "https://r.example"})),
+    );
     let began = SystemTime::now();
     let material = mint(&oauth(own), &caller("alice", "x"), &sources(&scratch)).await.unwrap();
     let asked = server.asked().remove(0);
     assert_eq!((asked.method.as_str(), asked.target.as_str()), ("POST", "/token"));
     assert_eq!(asked.header("content-type"), "application/x-www-form-urlencoded");
     assert_eq!(asked.header("authorization"), format!("Basic {}", STANDARD.encode(format!("keyward:{SECRET}"))));
-    for (name, value) in [("grant_type", "client_credentials"), ("scope", "a b"), ("audience", "aud"), ("resource", "https://r.example")] {
+    for (name, value) in
+        [("grant_type", "client_credentials"), ("scope", "a b"), ("audience", "aud"), ("resource", "https://r.example")]
+    {
         assert_eq!(asked.field(name).as_deref(), Some(value), "{name}");
     }
     assert_eq!(asked.field("client_secret"), None);
@@ -54,7 +59,8 @@ async fn an_assertion_is_short_lived_new_each_time_and_for_this_server() {
     let scratch = scratch();
     let (pem, public) = rsa_key();
     scratch.write("key", &pem);
-    let client = json!({"id": "keyward", "authentication": "private_key_jwt", "key": {"ref": "file://key"}, "key_id": "k1"});
+    let client =
+        json!({"id": "keyward", "authentication": "private_key_jwt", "key": {"ref": "file://key"}, "key_id": "k1"});
     let own = oauth(credential(&server, json!({"client": client})));
     let sources = sources(&scratch);
     let mut ids = Vec::new();
@@ -90,7 +96,8 @@ async fn a_federated_token_is_read_anew_for_each_mint() {
 
 #[tokio::test]
 async fn a_refused_exchange_is_the_end() {
-    let server = Server::start(|_| (400, json!({"error": "invalid_target", "error_description": "no such resource"}))).await;
+    let server =
+        Server::start(|_| (400, json!({"error": "invalid_target", "error_description": "no such resource"}))).await;
     let scratch = scratch();
     let own = credential(&server, json!({"grant": "token_exchange", "resource": "https://r.example"}));
     let error = mint(&oauth(own), &caller("alice", "x"), &sources(&scratch)).await.err().unwrap();
@@ -147,7 +154,8 @@ async fn an_exchange_lasts_no_longer_than_what_it_was_made_of() {
 async fn on_behalf_of_sends_only_a_token_that_was_meant_for_the_client() {
     let server = Server::start(|_| (200, token("the-access-token-1"))).await;
     let scratch = scratch();
-    let own = oauth(credential(&server, json!({"grant": "on_behalf_of", "scopes": ["https://graph.example/User.Read"]})));
+    let own =
+        oauth(credential(&server, json!({"grant": "on_behalf_of", "scopes": ["https://graph.example/User.Read"]})));
     let error = mint(&own, &caller("alice", "https://keyward.example"), &sources(&scratch)).await.err().unwrap();
     assert!(error.cause.contains("audience"), "{error}");
     assert!(server.asked().is_empty(), "the token left");

@@ -53,7 +53,10 @@ async fn a_google_service_account_gets_an_access_token_or_an_id_token() {
     let header = jsonwebtoken::decode_header(&assertion).unwrap();
     assert_eq!((header.alg, header.kid.as_deref()), (jsonwebtoken::Algorithm::RS256, Some("key-1")));
     let claims = verified(&assertion, &public, &format!("{}/token", server.url));
-    assert_eq!((&claims["iss"], &claims["sub"]), (&json!("robot@p.iam.gserviceaccount.com"), &json!("alice@example.com")));
+    assert_eq!(
+        (&claims["iss"], &claims["sub"]),
+        (&json!("robot@p.iam.gserviceaccount.com"), &json!("alice@example.com"))
+    );
     assert_eq!(claims["scope"], "https://www.googleapis.com/auth/devstorage.read_only");
     assert!(claims["exp"].as_u64().unwrap() - claims["iat"].as_u64().unwrap() <= 3600);
     let mut identity = base;
@@ -165,10 +168,14 @@ async fn azures_metadata_service_is_asked_as_it_wants_to_be() {
 #[tokio::test]
 async fn an_azure_application_is_proved_by_the_identity_of_the_machine() {
     let server = Server::start(|asked| match asked.target.split('?').next() {
-        Some("/metadata/identity/oauth2/token") if asked.target.contains("resource=api%3A%2F%2FAzureADTokenExchange") => {
+        Some("/metadata/identity/oauth2/token")
+            if asked.target.contains("resource=api%3A%2F%2FAzureADTokenExchange") =>
+        {
             (200, token("the-token-of-the-machine"))
         }
-        Some("/tenant/oauth2/v2.0/token") if asked.field("client_assertion").as_deref() == Some("the-token-of-the-machine") => {
+        Some("/tenant/oauth2/v2.0/token")
+            if asked.field("client_assertion").as_deref() == Some("the-token-of-the-machine") =>
+        {
             (200, token("the-token-of-the-application"))
         }
         _ => (400, json!({"error": "invalid_client"})),
@@ -235,8 +242,11 @@ async fn an_identity_assertion_goes_from_one_server_to_the_other() {
                     && is("subject_token_type", "urn:ietf:params:oauth:token-type:id_token")
                     && is("client_id", "at-the-provider") =>
             {
-                (200, json!({"issued_token_type": response::ID_JAG, "access_token": "the.identity.assertion",
-                    "token_type": "N_A", "scope": "chat.read chat.history", "expires_in": 300}))
+                (
+                    200,
+                    json!({"issued_token_type": response::ID_JAG, "access_token": "the.identity.assertion",
+                    "token_type": "N_A", "scope": "chat.read chat.history", "expires_in": 300}),
+                )
             }
             "/resource/token"
                 if is("assertion", "the.identity.assertion")
