@@ -21,10 +21,11 @@ mod suggestion;
 
 pub use binding::{Binding, BindingMode, Principals, Probe, ProbeMethod, SecretSource};
 pub use credential::{
-    AwsCredential, AwsEndpoint, AwsExternalId, AwsHop, AwsIdentity, AwsKeys, AwsPayload, AwsRole, AwsSession,
-    AwsSignature, AwsSource, AwsTenant, AwsWebIdentity,
+    Assertion, AwsCredential, AwsEndpoint, AwsExternalId, AwsHop, AwsIdentity, AwsKeys, AwsPayload, AwsRole, AwsSession,
+    AwsSignature, AwsSource, AwsTenant, AwsWebIdentity, AzureIdentity, BasicCredential, ClientAuthentication, Credential,
+    GithubApp, GoogleKey, GoogleMetadata, HeaderCredential, Impersonation, OauthClient, OauthCredential, OauthGrant,
+    QueryCredential, ResourceServer, SigningAlgorithm, TOKEN, TokenFrom, TokenKind, TokenSource, UpstreamScheme,
 };
-pub use credential::{BasicCredential, Credential, HeaderCredential, QueryCredential};
 pub use identity::{Algorithm, IdentityConfig, Issuer, JwksSource};
 pub use listen::{Listen, ListenAddress, Tls};
 pub use load::{Loaded, load, parse};

@@ -8,6 +8,7 @@ pub mod basic;
 pub mod header;
 pub mod kinds;
 mod material;
+pub mod oauth;
 pub mod outgoing;
 pub mod probed;
 pub mod query;

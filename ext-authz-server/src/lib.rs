@@ -16,6 +16,7 @@ pub mod doctor;
 pub mod engine;
 pub mod explain;
 pub mod freshness;
+pub mod grants;
 pub mod hygiene;
 pub mod identity;
 pub mod log;

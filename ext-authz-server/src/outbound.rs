@@ -16,7 +16,6 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// The largest answer, in bytes.
 const MAX_ANSWER_BYTES: usize = 1024 * 1024;
-
 /// The metadata servers of clouds: plain HTTP on the machine's own link, for requests that say so.
 pub const METADATA_SERVERS: [&str; 2] = ["http://169.254.169.254", "http://metadata.google.internal"];
 
@@ -289,5 +288,12 @@ mod tests {
         assert!(error.contains("x.example/a") && !error.contains("canary"), "{error}");
         let error = admitted("https://canary:canary@x.example/", false).err().unwrap().to_string();
         assert!(!error.contains("canary"), "{error}");
+    }
+
+    #[test]
+    fn the_metadata_service_is_asked_only_by_who_means_it() {
+        let url = "http://169.254.169.254/metadata/identity/oauth2/token";
+        assert!(admitted(url, true).is_ok() && admitted(url, false).is_err());
+        assert!(admitted("http://169.254.169.253/", true).is_err() && admitted("http://x.example/", true).is_err());
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::caller::Caller;
 use crate::credential::{Credential, Material};
 use crate::freshness::{Freshness, MintError};
+use crate::grants::Grants;
 use crate::outbound::Outbound;
 use crate::secret::Secrets;
 
@@ -18,6 +19,7 @@ pub struct Sources {
     pub secrets: Arc<Secrets>,
     /// The network.
     pub outbound: Outbound,
+    grants: Option<Arc<dyn Grants>>,
 }
 
 // === impl Sources ===
@@ -26,7 +28,20 @@ impl Sources {
     /// These stores, and the network as it is.
     #[must_use]
     pub fn new(secrets: Arc<Secrets>) -> Sources {
-        Sources { secrets, outbound: Outbound::default() }
+        Sources { secrets, outbound: Outbound::default(), grants: None }
+    }
+
+    /// The same with this store of grants.
+    #[must_use]
+    pub fn with_grants(mut self, grants: Arc<dyn Grants>) -> Sources {
+        self.grants = Some(grants);
+        self
+    }
+
+    /// What people have given; `None` where there is no store for it.
+    #[must_use]
+    pub fn grants(&self) -> Option<Arc<dyn Grants>> {
+        self.grants.clone()
     }
 
     /// What was minted before.

@@ -18,6 +18,7 @@ mod injection;
 mod istio;
 mod leak;
 mod native_ext_authz;
+mod oauth;
 mod parsing;
 mod reload;
 mod rotation;

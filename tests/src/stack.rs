@@ -62,6 +62,7 @@ pub struct Builder {
     envoy: EnvoyOptions,
     upstream: UpstreamOptions,
     token_secs: i64,
+    issuer: Option<Arc<Issuer>>,
     unbounded: bool,
 }
 
@@ -138,6 +139,13 @@ impl Builder {
         self
     }
 
+    /// Uses this issuer, which others know already.
+    #[must_use]
+    pub fn issuer(mut self, issuer: Arc<Issuer>) -> Self {
+        self.issuer = Some(issuer);
+        self
+    }
+
     /// Does not wait for other stacks to end: for programs that are no tests.
     #[must_use]
     pub fn unbounded(mut self) -> Self {
@@ -168,7 +176,10 @@ impl Builder {
             }
             None => files::run_folder(&self.name)?,
         };
-        let issuer = Arc::new(Issuer::new()?);
+        let issuer = match self.issuer.take() {
+            Some(issuer) => issuer,
+            None => Arc::new(Issuer::new()?),
+        };
         self.write_files(&folder, &issuer)?;
 
         self.upstream.secret.clone_from(&self.secret);
@@ -231,6 +242,7 @@ impl Stack {
             envoy: EnvoyOptions::default(),
             upstream,
             token_secs: 600,
+            issuer: None,
             unbounded: false,
         }
     }

@@ -3,6 +3,7 @@
 pub(crate) mod aws;
 mod basic;
 mod header;
+mod oauth;
 mod query;
 
 pub use aws::{
@@ -11,6 +12,11 @@ pub use aws::{
 };
 pub use basic::BasicCredential;
 pub use header::HeaderCredential;
+pub use oauth::{
+    Assertion, AzureIdentity, ClientAuthentication, GithubApp, GoogleKey, GoogleMetadata, Impersonation, OauthClient,
+    OauthCredential, OauthGrant, ResourceServer, SigningAlgorithm, TOKEN, TokenFrom, TokenKind, TokenSource,
+    UpstreamScheme,
+};
 pub use query::QueryCredential;
 
 use schemars::JsonSchema;
@@ -31,6 +37,8 @@ pub enum Credential {
     Basic(BasicCredential),
     /// A signature of AWS (SigV4), with keys for one tenant and one caller.
     Aws(AwsCredential),
+    /// An access token that is had from an authorization server (RFC 6749).
+    Oauth(Box<OauthCredential>),
 }
 
 /// What configuration can say of any kind.
@@ -52,6 +60,7 @@ impl Credential {
             Credential::Query(own) => own,
             Credential::Basic(own) => own,
             Credential::Aws(own) => own,
+            Credential::Oauth(own) => &**own,
         }
     }
 }

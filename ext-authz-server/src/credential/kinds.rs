@@ -6,6 +6,7 @@ use super::Credential;
 use super::aws::Aws;
 use super::basic::Basic;
 use super::header::Header;
+use super::oauth::Oauth;
 use super::probed::Probed;
 use super::query::Query;
 use crate::config;
@@ -28,5 +29,6 @@ pub fn of(configured: &config::Credential) -> Arc<dyn Credential> {
         config::Credential::Query(own) => Arc::new(Query(own)),
         config::Credential::Basic(own) => Arc::new(Basic(own)),
         config::Credential::Aws(own) => Arc::new(Aws::new(own)),
+        config::Credential::Oauth(own) => Arc::new(Oauth(*own)),
     }
 }

@@ -11,6 +11,7 @@ mod command_line;
 mod configuration;
 mod deny;
 mod lifecycle;
+mod oauth;
 mod real;
 mod scene;
 mod secrecy;
