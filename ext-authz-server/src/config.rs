@@ -13,6 +13,7 @@ mod load;
 mod node;
 mod position;
 mod problem;
+mod provider;
 mod server;
 mod shape;
 pub(crate) mod store;
@@ -24,6 +25,7 @@ pub use identity::{Algorithm, IdentityConfig, Issuer, JwksSource};
 pub use listen::{Listen, ListenAddress, Tls};
 pub use load::{Loaded, load, parse};
 pub use problem::{ConfigError, Problem};
+pub use provider::{ApiKeyProvider, ClientAuthenticationMethod, OauthProvider, Provider};
 pub use server::{Destination, MethodClass, Server, ServerMode};
 pub use store::{Caching, DirectoryStore, Store};
 
@@ -56,6 +58,9 @@ pub struct Config {
     /// references. Default: none besides the environment and files.
     #[serde(default)]
     pub stores: BTreeMap<String, Store>,
+    /// Where people connect accounts, by name: 1 to 64 characters of a-z, 0-9, `-`, `_` and `.`. Default: none.
+    #[serde(default)]
+    pub providers: BTreeMap<String, Provider>,
     /// The upstreams, by name: 1 to 64 characters of a-z, 0-9, `-`, `_` and `.`.
     pub servers: BTreeMap<String, Server>,
     /// The credentials and where they may go. Default: none, so that every request is denied.
