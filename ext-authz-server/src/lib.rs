@@ -10,6 +10,7 @@ pub mod check;
 pub mod cli;
 pub mod config;
 pub mod credential;
+pub mod database;
 pub mod decision;
 pub mod decisions;
 pub mod engine;
@@ -30,6 +31,7 @@ pub mod request;
 pub mod run;
 #[cfg(test)]
 mod scratch;
+pub mod seal;
 pub mod secret;
 pub mod serve;
 pub mod snapshot;
