@@ -6,7 +6,9 @@
 
 mod binding;
 pub(crate) mod check;
+mod connect;
 pub(crate) mod credential;
+mod database;
 mod identity;
 mod listen;
 mod load;
@@ -20,7 +22,9 @@ pub(crate) mod store;
 mod suggestion;
 
 pub use binding::{Binding, BindingMode, Principals, SecretSource};
+pub use connect::{Connect, Login};
 pub use credential::{BasicCredential, Credential, HeaderCredential, QueryCredential};
+pub use database::Database;
 pub use identity::{Algorithm, IdentityConfig, Issuer, JwksSource};
 pub use listen::{Listen, ListenAddress, Tls};
 pub use load::{Loaded, load, parse};
@@ -58,6 +62,14 @@ pub struct Config {
     /// references. Default: none besides the environment and files.
     #[serde(default)]
     pub stores: BTreeMap<String, Store>,
+    /// Where Keyward keeps grants, its own secrets and what replicas share. Default: nothing is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Database")]
+    pub database: Option<Database>,
+    /// The pages on which people connect accounts. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Connect")]
+    pub connect: Option<Connect>,
     /// Where people connect accounts, by name: 1 to 64 characters of a-z, 0-9, `-`, `_` and `.`. Default: none.
     #[serde(default)]
     pub providers: BTreeMap<String, Provider>,

@@ -12,8 +12,9 @@ mod tests;
 
 pub use grants::DatabaseGrants;
 pub use secrets::{DatabaseSecrets, SecretCard};
-pub use shared::{DatabaseShared, Shared, SharedError};
+pub use shared::{DatabaseShared, SharedError, Topic};
 pub use states::{States, StatesError};
+pub(crate) use states::{digest, random_name};
 
 use std::path::Path;
 use std::str::FromStr as _;

@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::caller::Caller;
+use crate::connect::Invitations;
 use crate::credential::{Credential, Material};
 use crate::freshness::{Freshness, MintError, Terms};
+use crate::grants::Grants;
 use crate::outbound::Outbound;
 use crate::secret::Secrets;
 
@@ -18,6 +20,8 @@ pub struct Sources {
     pub secrets: Arc<Secrets>,
     /// The network.
     pub outbound: Outbound,
+    /// How people are asked for what is theirs; absent where there are no connect pages.
+    pub invitations: Option<Invitations>,
 }
 
 // === impl Sources ===
@@ -26,7 +30,13 @@ impl Sources {
     /// These stores, and the network as it is.
     #[must_use]
     pub fn new(secrets: Arc<Secrets>) -> Sources {
-        Sources { secrets, outbound: Outbound::default() }
+        Sources { secrets, outbound: Outbound::default(), invitations: None }
+    }
+
+    /// What people have given; `None` where there is no database.
+    #[must_use]
+    pub fn grants(&self) -> Option<Arc<dyn Grants>> {
+        self.secrets.state().get().map(|state| state.grants.clone())
     }
 
     /// What was minted before.

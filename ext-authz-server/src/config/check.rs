@@ -10,10 +10,10 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::Path;
 
-use super::{Config, Destination, ListenAddress, Server};
+use super::{Config, Destination, ListenAddress, SecretSource, Server};
 use crate::perimeter::authority::{Authority, HostPattern};
 use crate::perimeter::path;
-use crate::secret::{LOCAL_SCHEMES, Secrets};
+use crate::secret::{LOCAL_SCHEMES, RESERVED_SCHEMES, Secrets};
 
 /// A problem before its position is known.
 #[derive(Debug)]
@@ -48,6 +48,7 @@ impl Checker<'_> {
         checker.policy();
         checker.audit();
         checker.stores();
+        checker.state();
         checker.servers();
         checker.bindings();
         checker.found
@@ -117,6 +118,20 @@ impl Checker<'_> {
         if listen.grpc == listen.admin && !matches!(&listen.grpc, ListenAddress::Tcp(address) if address.port() == 0) {
             self.add("listen.admin", "the same address as `listen.grpc`", "choose another port");
         }
+        match &listen.connect {
+            Some(ListenAddress::Unix(_)) => {
+                self.add("listen.connect", "a unix socket is not supported here", "write `ip:port`");
+            }
+            Some(address) if !address.is_local() && !listen.connect_public => {
+                let message = format!("`{address}` can be reached from other machines without TLS");
+                let remedy = "listen on loopback behind a proxy with TLS, or set `listen.connect_public: true`";
+                self.add("listen.connect", message, remedy);
+            }
+            Some(_) if self.config.connect.is_none() => {
+                self.add("listen.connect", "there is nothing to serve", "add the section `connect`");
+            }
+            _ => {}
+        }
         self.range("listen.max_concurrent_checks", listen.max_concurrent_checks, 1..=65536);
         self.range("listen.drain_secs", listen.drain_secs, 0..=300);
     }
@@ -146,7 +161,7 @@ impl Checker<'_> {
                     format!("`{name}` is not the name of a store"),
                     "use 1 to 64 characters of a-z, 0-9 and `-`",
                 );
-            } else if LOCAL_SCHEMES.contains(&name.as_str()) {
+            } else if RESERVED_SCHEMES.contains(&name.as_str()) {
                 self.add(&key, format!("`{name}` is always there"), "choose another name");
             }
             for (field, source) in store.kind().secrets() {
@@ -157,6 +172,36 @@ impl Checker<'_> {
                 }
             }
             store.kind().check(&key, self);
+        }
+    }
+
+    /// What is kept, and where people connect.
+    fn state(&mut self) {
+        let config = self.config;
+        if let Some(database) = &config.database {
+            database.check(self);
+        }
+        if let Some(connect) = &config.connect {
+            connect.check(self);
+        }
+        for (name, provider) in &config.providers {
+            let key = format!("providers.{name}");
+            self.name(&key, name);
+            provider.check(&key, self);
+        }
+    }
+
+    /// The configuration that is checked.
+    pub(crate) fn config(&self) -> &Config {
+        self.config
+    }
+
+    /// A secret that is needed before any store is open.
+    pub(crate) fn own_secret(&mut self, key: &str, source: &SecretSource) {
+        self.secret(key, source);
+        if !LOCAL_SCHEMES.iter().any(|scheme| source.reference.starts_with(&format!("{scheme}://"))) {
+            let remedy = "write `env://NAME` or `file:///absolute/path`";
+            self.add(format!("{key}.ref"), "it is needed before any store is open", remedy);
         }
     }
 

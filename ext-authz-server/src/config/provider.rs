@@ -9,7 +9,7 @@ use super::SecretSource;
 
 /// Somewhere a person has an account that an agent may use on the person's behalf.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
-#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+#[serde(tag = "type", rename_all = "snake_case")]
 pub enum Provider {
     /// An OAuth 2 authorization server: the person consents there (authorization code with PKCE, RFC 7636).
     Oauth(Box<OauthProvider>),
@@ -22,20 +22,25 @@ pub enum Provider {
 #[serde(deny_unknown_fields)]
 pub struct OauthProvider {
     /// What a person reads on the page. Default: the name of the entry.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
     pub title: Option<String>,
     /// The issuer, an `https` address (`http` on loopback only). Endpoints that are not configured are read from its
     /// metadata (RFC 8414, OpenID Connect Discovery).
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
     pub issuer: Option<String>,
     /// The authorization endpoint. Default: as the issuer's metadata says.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
     pub authorization_endpoint: Option<String>,
     /// The token endpoint. Default: as the issuer's metadata says.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
     pub token_endpoint: Option<String>,
     /// The revocation endpoint (RFC 7009). Default: as the issuer's metadata says, or none.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
     pub revocation_endpoint: Option<String>,
     /// Keyward's client id there.
     pub client_id: String,
@@ -43,7 +48,8 @@ pub struct OauthProvider {
     #[serde(default)]
     pub client_authentication: ClientAuthenticationMethod,
     /// The client's secret; for the two methods that have one.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "SecretSource")]
     pub client_secret: Option<SecretSource>,
     /// The scopes to ask for. Nothing beyond them is stored or used.
     #[serde(default)]
@@ -72,10 +78,12 @@ pub enum ClientAuthenticationMethod {
 #[serde(deny_unknown_fields)]
 pub struct ApiKeyProvider {
     /// What a person reads on the page. Default: the name of the entry.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
     pub title: Option<String>,
     /// Where a person makes such a key, an `https` address; shown as a link.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
     pub help_url: Option<String>,
     /// The longest that a key is kept, in days, 1 to 366, default 90. The person chooses a time up to this.
     #[serde(default = "default_max_ttl_days")]

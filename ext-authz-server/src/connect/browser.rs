@@ -40,8 +40,7 @@ impl Browser {
     pub(super) fn remember(&self, mut response: Response, is_https: bool) -> Response {
         let secure = if is_https { "; Secure" } else { "" };
         let name = name(is_https);
-        let cookie =
-            format!("{name}={}; Path=/; HttpOnly; SameSite=Lax; Max-Age={MAX_AGE_SECS}{secure}", self.value);
+        let cookie = format!("{name}={}; Path=/; HttpOnly; SameSite=Lax; Max-Age={MAX_AGE_SECS}{secure}", self.value);
         if self.is_new
             && let Ok(cookie) = HeaderValue::from_str(&cookie)
         {

@@ -354,14 +354,20 @@ mod tests {
 
     #[test]
     fn metadata_lies_where_the_specifications_say() {
-        assert_eq!(addresses("https://a.example"), [
-            "https://a.example/.well-known/oauth-authorization-server",
-            "https://a.example/.well-known/openid-configuration",
-        ]);
-        assert_eq!(addresses("https://a.example/tenant/x/"), [
-            "https://a.example/.well-known/oauth-authorization-server/tenant/x",
-            "https://a.example/tenant/x/.well-known/openid-configuration",
-        ]);
+        assert_eq!(
+            addresses("https://a.example"),
+            [
+                "https://a.example/.well-known/oauth-authorization-server",
+                "https://a.example/.well-known/openid-configuration",
+            ]
+        );
+        assert_eq!(
+            addresses("https://a.example/tenant/x/"),
+            [
+                "https://a.example/.well-known/oauth-authorization-server/tenant/x",
+                "https://a.example/tenant/x/.well-known/openid-configuration",
+            ]
+        );
     }
 
     fn endpoints(issuer: Option<&str>, says_issuer: bool) -> Endpoints {

@@ -48,10 +48,12 @@ CREATE INDEX used_expire ON used (expires_ms);
 
 CREATE TABLE material (
     id TEXT NOT NULL PRIMARY KEY,
+    topic TEXT NOT NULL,
     key_id TEXT NOT NULL,
     sealed TEXT NOT NULL,
     expires_ms BIGINT NOT NULL
 );
+CREATE INDEX material_topic ON material (topic);
 CREATE INDEX material_expire ON material (expires_ms);
 
 CREATE TABLE leases (

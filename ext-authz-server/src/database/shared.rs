@@ -3,15 +3,24 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use serde::{Deserialize, Serialize};
 use sqlx::Row as _;
 use zeroize::Zeroizing;
 
+use super::states::random_name;
 use super::{Database, DatabaseError, failed, from_unix_ms, unix_ms};
+use crate::credential::Material;
+use crate::freshness::{Digest, Freshness, Key, Shared};
+use crate::grants::GrantKey;
 use crate::plan::Pending;
 use crate::seal::{Place, Scope, SealError, Sealed, Sealer};
+use crate::secret::BUILTIN_SCHEME;
 
 /// The most invalidations that one poll returns.
 const MAX_POLLED: i64 = 1000;
+
+/// How long a lease may be held by a replica that died, at most.
+const MAX_LEASE: Duration = Duration::from_secs(60);
 
 /// Why the replicas cannot agree now. A replica then works for itself; it never waits for the others.
 #[derive(Debug, thiserror::Error)]
@@ -22,55 +31,44 @@ pub enum SharedError {
     /// Material cannot be sealed or opened.
     #[error(transparent)]
     Seal(#[from] SealError),
+    /// What lies there has no known form.
+    #[error("a shared material has no known form")]
+    Form,
 }
 
-/// What the replicas of one deployment share. Keys are digests: they name a material and tell nothing about it.
-pub trait Shared: Send + Sync {
-    /// Takes or extends the lease of `key` for `holder`; false while another holder has it.
-    ///
-    /// # Errors
-    /// The replicas cannot agree.
-    fn lease<'a>(&'a self, key: &'a str, holder: &'a str, ttl: Duration) -> Pending<'a, Result<bool, SharedError>>;
-
-    /// Gives up the lease, where `holder` still has it.
-    ///
-    /// # Errors
-    /// The replicas cannot agree.
-    fn release<'a>(&'a self, key: &'a str, holder: &'a str) -> Pending<'a, Result<(), SharedError>>;
-
-    /// Keeps a material for all replicas until `expires`, sealed; it replaces an earlier one.
-    ///
-    /// # Errors
-    /// The replicas cannot agree.
-    fn put<'a>(&'a self, key: &'a str, material: &'a [u8], expires: SystemTime)
-    -> Pending<'a, Result<(), SharedError>>;
-
-    /// The material that any replica kept and when it ends; `None` where there is none or it has ended.
-    ///
-    /// # Errors
-    /// The replicas cannot agree.
-    #[expect(clippy::type_complexity, reason = "an answer, an end, perhaps neither, behind a future")]
-    fn get<'a>(&'a self, key: &'a str) -> Pending<'a, Result<Option<(Zeroizing<Vec<u8>>, SystemTime)>, SharedError>>;
-
-    /// Tells every replica that `topic` is no longer valid, and forgets the material of that key.
-    ///
-    /// # Errors
-    /// The replicas cannot agree.
-    fn publish<'a>(&'a self, topic: &'a str) -> Pending<'a, Result<(), SharedError>>;
-
-    /// The topics that were published after number `after`, oldest first, and the newest number among them (or `after`).
-    /// `None` asks where the count stands, for a replica that begins.
-    ///
-    /// # Errors
-    /// The replicas cannot agree.
-    fn poll(&self, after: Option<i64>) -> Pending<'_, Result<(i64, Vec<String>), SharedError>>;
+/// What is no longer valid, told to every replica.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Topic {
+    /// Everything that was made of a person's grant.
+    Grant {
+        /// The tenant.
+        tenant: String,
+        /// The principal's key.
+        principal: String,
+        /// The provider.
+        provider: String,
+    },
+    /// A secret of the built-in store.
+    Secret {
+        /// Its path.
+        path: String,
+    },
 }
 
-/// [`Shared`] through a database.
+/// What is shared through a database.
 #[derive(Clone)]
 pub struct DatabaseShared {
     database: Database,
     sealer: Arc<Sealer>,
+    holder: Arc<str>,
+}
+
+/// A material as it is sealed; wiped when dropped.
+#[derive(Serialize, Deserialize)]
+struct Content {
+    fields: Vec<(String, Vec<u8>, bool)>,
+    expires_ms: Option<i64>,
 }
 
 // === impl DatabaseShared ===
@@ -78,19 +76,23 @@ pub struct DatabaseShared {
 impl DatabaseShared {
     /// What is shared through this database.
     #[must_use]
-    pub fn new(database: Database, sealer: Arc<Sealer>) -> DatabaseShared {
-        DatabaseShared { database, sealer }
+    ///
+    /// # Errors
+    /// The system has no randomness to name this replica.
+    pub fn new(database: Database, sealer: Arc<Sealer>) -> Result<DatabaseShared, SealError> {
+        Ok(DatabaseShared { database, sealer, holder: random_name()?.into() })
     }
 
-    async fn take_lease(&self, key: &str, holder: &str, ttl: Duration) -> Result<bool, SharedError> {
+    async fn take_lease(&self, key: &str, ttl: Duration) -> Result<bool, SharedError> {
         let now = SystemTime::now();
+        let ttl = ttl.min(MAX_LEASE);
         let taken = sqlx::query(
             "INSERT INTO leases (id, holder, expires_ms) VALUES ($1, $2, $3) ON CONFLICT (id) DO UPDATE SET \
              holder = excluded.holder, expires_ms = excluded.expires_ms \
              WHERE leases.expires_ms <= $4 OR leases.holder = $2 RETURNING id",
         )
         .bind(key)
-        .bind(holder)
+        .bind(&*self.holder)
         .bind(unix_ms(now + ttl))
         .bind(unix_ms(now))
         .fetch_optional(self.database.pool())
@@ -99,23 +101,32 @@ impl DatabaseShared {
         Ok(taken.is_some())
     }
 
-    async fn end_lease(&self, key: &str, holder: &str) -> Result<(), SharedError> {
+    async fn end_lease(&self, key: &str) -> Result<(), SharedError> {
         sqlx::query("DELETE FROM leases WHERE id = $1 AND holder = $2")
             .bind(key)
-            .bind(holder)
+            .bind(&*self.holder)
             .execute(self.database.pool())
             .await
             .map_err(|error| failed("end a lease", &error))?;
         Ok(())
     }
 
-    async fn keep(&self, key: &str, material: &[u8], expires: SystemTime) -> Result<(), SharedError> {
-        let sealed = self.sealer.seal(place(key), material).await?;
+    async fn keep(&self, key: &Key, material: &Material) -> Result<(), SharedError> {
+        let Some(expires) = material.expires() else { return Ok(()) };
+        let id = key.digest().to_string();
+        let fields = material.fields().iter();
+        let content = Content {
+            fields: fields.map(|field| (field.name.clone(), field.value.expose().to_vec(), field.is_secret)).collect(),
+            expires_ms: Some(unix_ms(expires)),
+        };
+        let text = Zeroizing::new(serde_json::to_vec(&content).map_err(|_| SharedError::Form)?);
+        let sealed = self.sealer.seal(place(key.tenant(), &id), &text).await?;
         sqlx::query(
-            "INSERT INTO material (id, key_id, sealed, expires_ms) VALUES ($1, $2, $3, $4) ON CONFLICT (id) \
+            "INSERT INTO material (id, topic, key_id, sealed, expires_ms) VALUES ($1, $2, $3, $4, $5) ON CONFLICT (id) \
              DO UPDATE SET key_id = excluded.key_id, sealed = excluded.sealed, expires_ms = excluded.expires_ms",
         )
-        .bind(key)
+        .bind(&id)
+        .bind(Topic::of(key).map(|topic| topic.text()).unwrap_or_default())
         .bind(&sealed.key_id)
         .bind(&sealed.text)
         .bind(unix_ms(expires))
@@ -125,18 +136,45 @@ impl DatabaseShared {
         Ok(())
     }
 
-    async fn kept(&self, key: &str) -> Result<Option<(Zeroizing<Vec<u8>>, SystemTime)>, SharedError> {
+    async fn kept(&self, key: &Key) -> Result<Option<Material>, SharedError> {
         let read = |error: sqlx::Error| failed("read a material", &error);
-        let found = sqlx::query("SELECT key_id, sealed, expires_ms FROM material WHERE id = $1 AND expires_ms > $2")
-            .bind(key)
+        let id = key.digest().to_string();
+        let found = sqlx::query("SELECT key_id, sealed FROM material WHERE id = $1 AND expires_ms > $2")
+            .bind(&id)
             .bind(unix_ms(SystemTime::now()))
             .fetch_optional(self.database.pool())
             .await
             .map_err(read)?;
         let Some(row) = found else { return Ok(None) };
         let sealed = Sealed { key_id: row.try_get(0).map_err(read)?, text: row.try_get(1).map_err(read)? };
-        let material = self.sealer.open(place(key), &sealed).await?;
-        Ok(Some((material, from_unix_ms(row.try_get(2).map_err(read)?))))
+        let text = self.sealer.open(place(key.tenant(), &id), &sealed).await?;
+        let mut content: Content = serde_json::from_slice(&text).map_err(|_| SharedError::Form)?;
+        let mut material = Material::new();
+        for (name, value, is_secret) in content.fields.drain(..) {
+            material = if is_secret { material.secret(&name, value) } else { material.plain(&name, value) };
+        }
+        Ok(Some(match content.expires_ms {
+            Some(ms) => material.until(from_unix_ms(ms)),
+            None => material,
+        }))
+    }
+
+    /// Tells every replica, this one too, that something is no longer valid, and forgets the material made of it.
+    ///
+    /// # Errors
+    /// The replicas cannot be told.
+    pub async fn publish(&self, topic: &Topic) -> Result<(), SharedError> {
+        self.announce(&topic.text()).await
+    }
+
+    /// What was published after number `after`, oldest first, and the newest number (or `after`). `None` asks where the
+    /// count stands, for a replica that begins.
+    ///
+    /// # Errors
+    /// The replicas cannot be asked.
+    pub async fn poll(&self, after: Option<i64>) -> Result<(i64, Vec<Topic>), SharedError> {
+        let (newest, topics) = self.announced(after).await?;
+        Ok((newest, topics.iter().filter_map(|text| serde_json::from_str(text).ok()).collect()))
     }
 
     /// The counter's row is locked until the invalidation is there, so that numbers appear in their order and a poll
@@ -150,7 +188,7 @@ impl DatabaseShared {
                 .await
                 .and_then(|row| row.try_get(0))
                 .map_err(doing)?;
-        sqlx::query("DELETE FROM material WHERE id = $1")
+        sqlx::query("DELETE FROM material WHERE topic = $1")
             .bind(topic)
             .execute(&mut *transaction)
             .await
@@ -193,36 +231,65 @@ impl DatabaseShared {
 }
 
 impl Shared for DatabaseShared {
-    fn lease<'a>(&'a self, key: &'a str, holder: &'a str, ttl: Duration) -> Pending<'a, Result<bool, SharedError>> {
-        Box::pin(self.take_lease(key, holder, ttl))
+    fn take<'a>(&'a self, key: &'a Key) -> Pending<'a, Result<Option<Material>, String>> {
+        Box::pin(async { self.kept(key).await.map_err(|error| error.to_string()) })
     }
 
-    fn release<'a>(&'a self, key: &'a str, holder: &'a str) -> Pending<'a, Result<(), SharedError>> {
-        Box::pin(self.end_lease(key, holder))
+    fn put<'a>(&'a self, key: &'a Key, material: &'a Material) -> Pending<'a, Result<(), String>> {
+        Box::pin(async { self.keep(key, material).await.map_err(|error| error.to_string()) })
     }
 
-    fn put<'a>(
-        &'a self,
-        key: &'a str,
-        material: &'a [u8],
-        expires: SystemTime,
-    ) -> Pending<'a, Result<(), SharedError>> {
-        Box::pin(self.keep(key, material, expires))
+    fn lease<'a>(&'a self, key: &'a Digest, duration: Duration) -> Pending<'a, Result<bool, String>> {
+        Box::pin(async move { self.take_lease(&key.to_string(), duration).await.map_err(|error| error.to_string()) })
     }
 
-    fn get<'a>(&'a self, key: &'a str) -> Pending<'a, Result<Option<(Zeroizing<Vec<u8>>, SystemTime)>, SharedError>> {
-        Box::pin(self.kept(key))
-    }
-
-    fn publish<'a>(&'a self, topic: &'a str) -> Pending<'a, Result<(), SharedError>> {
-        Box::pin(self.announce(topic))
-    }
-
-    fn poll(&self, after: Option<i64>) -> Pending<'_, Result<(i64, Vec<String>), SharedError>> {
-        Box::pin(self.announced(after))
+    fn release<'a>(&'a self, key: &'a Digest) -> Pending<'a, Result<(), String>> {
+        Box::pin(async move { self.end_lease(&key.to_string()).await.map_err(|error| error.to_string()) })
     }
 }
 
-fn place(key: &str) -> Place<'_> {
-    Place { scope: Scope::Server, table: "material", row: key }
+// === impl Topic ===
+
+impl Topic {
+    /// The grant that a material was made of, as its key tells: `principal` and `provider` are parts of it.
+    fn of(key: &Key) -> Option<Topic> {
+        Some(Topic::Grant {
+            tenant: key.tenant().to_owned(),
+            principal: key.part("principal")?.to_owned(),
+            provider: key.part("provider")?.to_owned(),
+        })
+    }
+
+    /// The topic of everything that was made of a grant.
+    #[must_use]
+    pub fn of_grant(key: &GrantKey) -> Topic {
+        let GrantKey { tenant, principal, provider } = key.clone();
+        Topic::Grant { tenant, principal, provider }
+    }
+
+    /// Drops what this process keeps of it. How many values that were.
+    pub fn forget(&self, freshness: &Freshness) -> usize {
+        match self {
+            Topic::Grant { tenant, principal, provider } => {
+                freshness.forget(&[("tenant", tenant), ("principal", principal), ("provider", provider)])
+            }
+            Topic::Secret { path } => {
+                freshness.forget(&[("kind", "secret"), ("store", BUILTIN_SCHEME), ("reference", path)])
+            }
+        }
+    }
+
+    fn text(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
+impl Drop for Content {
+    fn drop(&mut self) {
+        self.fields.iter_mut().for_each(|(_, value, _)| zeroize::Zeroize::zeroize(value));
+    }
+}
+
+fn place<'a>(tenant: &'a str, id: &'a str) -> Place<'a> {
+    Place { scope: Scope::Tenant(tenant), table: "material", row: id }
 }

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::*;
+use crate::credential::Material;
+use crate::freshness::{Key, Shared as _};
 use crate::grants::{Grant, GrantKey, Grants as _, Replaced, Version};
 use crate::scratch::Scratch;
 use crate::seal::{LocalKey, SealError, Sealer};
@@ -238,22 +240,32 @@ async fn secrets_are_put_listed_and_deleted(database: &Database, sealer: &Arc<Se
     assert!(!secrets.delete("team/key").await.unwrap());
 }
 
+fn replica(database: &Database, sealer: &Arc<Sealer>) -> DatabaseShared {
+    DatabaseShared::new(database.clone(), sealer.clone()).unwrap()
+}
+
+fn key(name: &str) -> Key {
+    Key::new("oauth", "tenant").with("principal", "alice").with("provider", name)
+}
+
 async fn a_lease_has_one_holder(database: &Database, sealer: &Arc<Sealer>) {
-    let shared = DatabaseShared::new(database.clone(), sealer.clone());
+    let (one, two, three) = (replica(database, sealer), replica(database, sealer), replica(database, sealer));
     let minute = Duration::from_secs(60);
-    assert!(shared.lease("key", "one", minute).await.unwrap());
-    assert!(shared.lease("key", "one", minute).await.unwrap(), "extended");
-    assert!(!shared.lease("key", "two", minute).await.unwrap());
-    shared.release("key", "two").await.unwrap();
-    assert!(!shared.lease("key", "two", minute).await.unwrap(), "not its own to give up");
-    shared.release("key", "one").await.unwrap();
-    assert!(shared.lease("key", "two", Duration::from_millis(20)).await.unwrap());
+    let digest = key("lease").digest();
+    assert!(one.lease(&digest, minute).await.unwrap());
+    assert!(one.lease(&digest, minute).await.unwrap(), "extended");
+    assert!(!two.lease(&digest, minute).await.unwrap());
+    two.release(&digest).await.unwrap();
+    assert!(!two.lease(&digest, minute).await.unwrap(), "not its own to give up");
+    one.release(&digest).await.unwrap();
+    assert!(two.lease(&digest, Duration::from_millis(20)).await.unwrap());
     tokio::time::sleep(Duration::from_millis(40)).await;
-    assert!(shared.lease("key", "three", minute).await.unwrap(), "the dead holder's lease has ended");
+    assert!(three.lease(&digest, minute).await.unwrap(), "the dead holder's lease has ended");
+    let raced = key("raced").digest();
     let tasks: Vec<_> = (0..8)
-        .map(|number| {
-            let shared = shared.clone();
-            tokio::spawn(async move { shared.lease("raced", &number.to_string(), minute).await.unwrap() })
+        .map(|_| {
+            let shared = replica(database, sealer);
+            tokio::spawn(async move { shared.lease(&raced, minute).await.unwrap() })
         })
         .collect();
     let mut holders = 0;
@@ -264,27 +276,36 @@ async fn a_lease_has_one_holder(database: &Database, sealer: &Arc<Sealer>) {
 }
 
 async fn material_is_shared_until_it_ends(database: &Database, sealer: &Arc<Sealer>) {
-    let shared = DatabaseShared::new(database.clone(), sealer.clone());
-    let soon = SystemTime::now() + Duration::from_secs(60);
-    assert!(shared.get("m").await.unwrap().is_none());
-    shared.put("m", b"marked-one", soon).await.unwrap();
-    shared.put("m", b"marked-two", soon).await.unwrap();
-    let (material, expires) = shared.get("m").await.unwrap().unwrap();
-    assert_eq!((material.as_slice(), unix_ms(expires)), (b"marked-two".as_slice(), unix_ms(soon)));
-    shared.publish("m").await.unwrap();
-    assert!(shared.get("m").await.unwrap().is_none(), "an invalidation forgets the material");
-    shared.put("m", b"marked", SystemTime::now()).await.unwrap();
-    assert!(shared.get("m").await.unwrap().is_none());
+    let (one, two) = (replica(database, sealer), replica(database, sealer));
+    let (mail, other) = (key("mail"), key("other"));
+    let material = |text: &str, seconds: u64| {
+        let material = Material::new().secret("access_token", text.as_bytes().to_vec()).plain("kind", "marked kind");
+        material.until(SystemTime::now() + Duration::from_secs(seconds))
+    };
+    assert!(one.take(&mail).await.unwrap().is_none());
+    one.put(&mail, &material("marked-one", 60)).await.unwrap();
+    one.put(&mail, &material("marked-two", 60)).await.unwrap();
+    one.put(&other, &material("marked-other", 60)).await.unwrap();
+    let taken = two.take(&mail).await.unwrap().unwrap();
+    assert!(taken.same_values(&material("marked-two", 60)));
+    assert!(taken.expires().unwrap() > SystemTime::now() + Duration::from_secs(50));
+    assert_eq!(taken.scrub().collect::<Vec<_>>(), [b"marked-two"]);
+    let grant = GrantKey::new("tenant", "alice", "mail");
+    two.publish(&Topic::of_grant(&grant)).await.unwrap();
+    assert!(one.take(&mail).await.unwrap().is_none(), "an invalidation forgets what was made of the grant");
+    assert!(one.take(&other).await.unwrap().is_some(), "and nothing else");
+    one.put(&mail, &material("marked", 0)).await.unwrap();
+    assert!(two.take(&mail).await.unwrap().is_none());
 }
 
 async fn invalidations_arrive_in_order_at_every_replica(database: &Database, sealer: &Arc<Sealer>) {
-    let shared = DatabaseShared::new(database.clone(), sealer.clone());
+    let shared = replica(database, sealer);
     let (start, none) = shared.poll(None).await.unwrap();
     assert!(none.is_empty());
     let tasks: Vec<_> = (0..20)
         .map(|number| {
-            let shared = shared.clone();
-            tokio::spawn(async move { shared.publish(&format!("topic {number}")).await.unwrap() })
+            let shared = replica(database, sealer);
+            tokio::spawn(async move { shared.publish(&Topic::Secret { path: number.to_string() }).await.unwrap() })
         })
         .collect();
     let (mut at, mut seen) = (start, Vec::new());
@@ -292,7 +313,7 @@ async fn invalidations_arrive_in_order_at_every_replica(database: &Database, sea
         task.await.unwrap();
         let (newest, topics) = shared.poll(Some(at)).await.unwrap();
         assert_eq!(newest - at, i64::try_from(topics.len()).unwrap(), "no number is passed over");
-        seen.extend(topics);
+        seen.extend(topics.into_iter().map(|topic| format!("{topic:?}")));
         at = newest;
     }
     seen.sort();
