@@ -4,6 +4,7 @@
 
 mod bindings;
 mod explain;
+mod kept;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -17,7 +18,7 @@ use crate::credential::{InjectError, kinds, try_out};
 use crate::freshness::{MintError, MintErrorKind};
 use crate::hygiene;
 use crate::log::{self, Format};
-use crate::run::{Service, audit_key};
+use crate::run::{Service, audit_key, open_state};
 use crate::snapshot::{Snapshot, Snapshots, watch};
 
 /// Credentials for AI agents that never hold them: the ext_authz server and its tools.
@@ -45,6 +46,12 @@ enum Command {
     Schema,
     /// Show which credential goes where and for whom, without the secrets.
     Bindings(bindings::Bindings),
+    /// Put, list and delete secrets of the built-in store.
+    Secrets(kept::Secrets),
+    /// List and revoke what people have connected.
+    Grants(kept::Grants),
+    /// Rotate the keys that seal everything.
+    Keys(kept::Keys),
 }
 
 /// Where the configuration is.
@@ -106,6 +113,9 @@ pub fn run() -> ExitCode {
             Ok(ExitCode::SUCCESS)
         }
         Command::Bindings(command) => bindings::run(&command),
+        Command::Secrets(command) => kept::secrets(&command),
+        Command::Grants(command) => kept::grants(&command),
+        Command::Keys(command) => kept::keys(&command),
     };
     result.unwrap_or_else(|error| {
         eprintln!("{error}");
@@ -164,6 +174,9 @@ async fn missing_secrets(file: &Path, snapshot: &Arc<Snapshot>) -> Result<Vec<Pr
     let mut add = |key: &str, message: String| {
         problems.push(loaded.problem(key, message, "set it where `keyward serve` runs"));
     };
+    if let Err(error) = open_state(snapshot).await {
+        add("database", error.to_string());
+    }
     if let Err(cause) = audit_key(snapshot).await {
         add("audit.hmac_key", cause);
     }
@@ -171,7 +184,10 @@ async fn missing_secrets(file: &Path, snapshot: &Arc<Snapshot>) -> Result<Vec<Pr
         for (inner, credential) in binding.credentials.iter().enumerate() {
             let nobody = Arc::new(Caller::none(&binding.environment));
             match try_out(&kinds::of(credential), &nobody, &snapshot.sources).await {
-                Ok(()) | Err(InjectError::Mint(MintError { kind: MintErrorKind::NeedsCaller, .. })) => {}
+                Ok(())
+                | Err(InjectError::Mint(MintError {
+                    kind: MintErrorKind::NeedsCaller | MintErrorKind::Consent, ..
+                })) => {}
                 Err(error) => add(&format!("bindings[{index}].credentials[{inner}].secret"), error.to_string()),
             }
         }

@@ -6,7 +6,7 @@
 //! taken once, and is bound to one browser.
 
 mod browser;
-pub(crate) mod client;
+mod client;
 mod halt;
 mod invitation;
 mod page;
@@ -16,3 +16,21 @@ pub mod ticket;
 
 pub use invitation::{Attempt, AttemptError, Invitations, Invited, request_digest};
 pub use routes::{Pages, serve};
+
+use crate::config::OauthProvider;
+use crate::secret::SecretBytes;
+use crate::sources::Sources;
+use client::{Client, ClientError, Metadata};
+
+/// Tells a provider that a refresh token is no longer wanted (RFC 7009). True where it took it, false where it has no way to
+/// be told.
+///
+/// # Errors
+/// It cannot be reached.
+pub(crate) async fn revoke_at_provider(
+    provider: &OauthProvider,
+    token: &SecretBytes,
+    sources: &Sources,
+) -> Result<bool, ClientError> {
+    Client::provider(provider).revoke(token, &sources.outbound, &sources.secrets, &Metadata::default()).await
+}

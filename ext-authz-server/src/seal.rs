@@ -194,6 +194,15 @@ impl Sealer {
         Ok(count)
     }
 
+    /// How many data keys there are.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn count(&self) -> Result<i64, SealError> {
+        let count = sqlx::query("SELECT COUNT(*) FROM data_keys").fetch_one(self.database.pool()).await;
+        Ok(count.and_then(|row| row.try_get(0)).map_err(|error| failed("count the data keys", &error))?)
+    }
+
     /// The id of the data key that seals now; makes one where there is none, or none that is young enough.
     async fn current_key(&self, scope: &str) -> Result<String, SealError> {
         let now = SystemTime::now();
