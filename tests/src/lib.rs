@@ -1,6 +1,7 @@
 //! The harness that the end-to-end tests, the demo and the benchmark share: real tools, real processes, a raw client.
 
 pub mod agent;
+pub mod authorization_server;
 pub mod client;
 pub mod compose;
 pub mod envoy;
