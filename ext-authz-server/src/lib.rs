@@ -15,6 +15,7 @@ pub mod decisions;
 pub mod engine;
 pub mod explain;
 pub mod freshness;
+pub mod grants;
 pub mod hygiene;
 pub mod identity;
 pub mod log;

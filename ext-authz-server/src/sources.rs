@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::caller::Caller;
 use crate::credential::{Credential, Material};
 use crate::freshness::{Freshness, MintError, Terms};
+use crate::grants::Grants;
 use crate::outbound::Outbound;
 use crate::secret::Secrets;
 
@@ -18,6 +19,8 @@ pub struct Sources {
     pub secrets: Arc<Secrets>,
     /// The network.
     pub outbound: Outbound,
+    /// What people have given, where there is a store for it.
+    pub grants: Option<Arc<dyn Grants>>,
 }
 
 // === impl Sources ===
@@ -26,7 +29,7 @@ impl Sources {
     /// These stores, and the network as it is.
     #[must_use]
     pub fn new(secrets: Arc<Secrets>) -> Sources {
-        Sources { secrets, outbound: Outbound::default() }
+        Sources { secrets, outbound: Outbound::default(), grants: None }
     }
 
     /// What was minted before.

@@ -275,9 +275,14 @@ impl<'a> Asking<'a> {
         request.optional("resource", self.own.resource.as_deref());
     }
 
-    /// A template with the caller's properties, percent-encoded.
-    fn filled(&self, template: &str) -> Result<String, MintError> {
-        self.caller.fill(template).map_err(MintError::needs_caller)
+    /// Whom an assertion is about: a placeholder alone stands for the value as it is, within other text it is encoded.
+    fn subject(&self, template: &str) -> Result<String, MintError> {
+        match template.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')) {
+            Some(name) if !name.contains(['{', '}']) => {
+                self.caller.property(name).map(str::to_owned).map_err(MintError::needs_caller)
+            }
+            _ => self.caller.fill(template).map_err(MintError::needs_caller),
+        }
     }
 
     /// Proves the client and asks.
@@ -337,8 +342,8 @@ impl Issued {
 
     fn into_material(self, began: SystemTime, key: Option<&DpopKey>) -> Material {
         let Issued { tokens, before, spent } = self;
-        let secret = |material: Material, name: &str, value: &str| material.secret(name, value.as_bytes().to_vec());
-        let mut material = secret(Material::new(), ACCESS_TOKEN, &tokens.access_token).until(began + tokens.good_for);
+        let access_token = tokens.access_token.as_bytes().to_vec();
+        let mut material = Material::new().secret(ACCESS_TOKEN, access_token).until(began + tokens.good_for);
         if let Some(end) = before {
             material = material.until(end);
         }
@@ -348,15 +353,15 @@ impl Issued {
         if let (TokenType::Dpop, Some(key)) = (tokens.token_type, key) {
             material = material.secret(DPOP_KEY, key.pkcs8().to_vec());
         }
-        if let Some(token) = &tokens.refresh_token {
-            material = secret(material, "refresh_token", token);
-        }
-        if let Some(token) = &tokens.id_token {
-            material = secret(material, "id_token", token);
+        let beside = [("refresh_token", &tokens.refresh_token), ("id_token", &tokens.id_token)];
+        for (name, token) in beside {
+            if let Some(token) = token.as_ref().filter(|token| super::check_secret(token.as_bytes()).is_ok()) {
+                material = material.secret(name, token.as_bytes().to_vec());
+            }
         }
         for (name, value) in spent {
-            // Too short to be found without false alarms, and so no credential of an upstream either.
-            if value.len() >= super::MIN_SECRET_BYTES {
+            // What is too short to be found without false alarms is not looked for.
+            if super::check_secret(&value).is_ok() {
                 material = material.secret(&format!("sent_{name}"), value.to_vec());
             }
         }

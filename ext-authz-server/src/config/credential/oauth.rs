@@ -3,7 +3,7 @@
 mod check;
 mod services;
 
-pub use services::{AzureIdentity, GithubApp, GoogleKey, GoogleMetadata};
+pub use services::{AzureIdentity, GithubApp, GoogleKey, GoogleMetadata, Impersonation};
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -74,11 +74,10 @@ pub struct OauthCredential {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "GoogleKey")]
     pub service_account: Option<GoogleKey>,
-    /// For `token_exchange` at Google, `google_service_account` and `google_metadata`: the e-mail address of the service
-    /// account to act as, through the IAM Credentials API.
+    /// For `token_exchange` at Google, `google_service_account` and `google_metadata`: the service account to act as.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "String")]
-    pub impersonate: Option<String>,
+    #[schemars(with = "Impersonation")]
+    pub impersonate: Option<Impersonation>,
     /// For `google_metadata`, and where a token is `from: google_metadata`: where the metadata server is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "GoogleMetadata")]
@@ -316,10 +315,6 @@ pub enum UpstreamScheme {
 // === impl OauthCredential ===
 
 impl Kind for OauthCredential {
-    fn name(&self) -> &'static str {
-        "oauth"
-    }
-
     fn secrets(&self) -> Vec<(&'static str, &SecretSource)> {
         let mut found = vec![
             ("refresh_token", self.refresh_token.as_ref()),
@@ -350,6 +345,23 @@ impl Kind for OauthCredential {
 
     fn check(&self, key: &str, checker: &mut Checker<'_>) {
         check::check(self, key, checker);
+    }
+}
+
+impl OauthCredential {
+    /// Every secret that it names.
+    #[must_use]
+    pub fn sources(&self) -> Vec<&SecretSource> {
+        self.secrets().into_iter().map(|(_, source)| source).collect()
+    }
+
+    /// For whom an ID token is asked for, where Google makes one.
+    #[must_use]
+    pub fn id_token_audience(&self) -> Option<&str> {
+        match &self.impersonate {
+            Some(other) => other.audience.as_deref(),
+            None => self.audience.as_deref(),
+        }
     }
 }
 

@@ -20,7 +20,7 @@ pub(super) async fn jwt_bearer(asking: &Asking<'_>) -> Result<Issued, MintError>
     let key = SigningKey::read(pem.value.expose(), algorithm, assertion.key_id.as_deref())?;
     let mut claims = Claims::new(SystemTime::now(), LIFETIME);
     claims.set("iss", assertion.issuer.as_str());
-    claims.set("sub", asking.filled(assertion.subject.as_deref().unwrap_or(&assertion.issuer))?);
+    claims.set("sub", asking.subject(assertion.subject.as_deref().unwrap_or(&assertion.issuer))?);
     let endpoint = asking.endpoint().await?;
     claims.set("aud", assertion.audience.as_deref().unwrap_or(endpoint.audience()));
     let mut request = TokenRequest::new(JWT_BEARER);

@@ -12,7 +12,7 @@ use super::response::{self, Expected, Received, Tokens, is_json, parse, text};
 use crate::credential::Material;
 use crate::freshness::{Key, MintError, Terms};
 use crate::identity::jwks::check_url;
-use crate::outbound::{Ask, Outbound, Tls};
+use crate::outbound::{Ask, Outbound, OutboundError, Tls};
 use crate::sources::Sources;
 
 /// How long an issuer's metadata is used before it is looked at again, and while it cannot be had.
@@ -118,8 +118,12 @@ impl Endpoint {
 }
 
 /// No answer, as an error of ours.
-pub(super) fn unreachable(error: crate::outbound::OutboundError) -> TokenError {
-    TokenError::Unreachable { what: "the token service", cause: error.to_string() }
+pub(super) fn unreachable(error: OutboundError) -> TokenError {
+    let (what, cause) = ("the token service", error.to_string());
+    match error {
+        OutboundError::Send { .. } => TokenError::Unreachable { what, cause },
+        _ => TokenError::Unusable { what, cause },
+    }
 }
 
 async fn discover(issuer: &str, outbound: &Outbound) -> Result<String, TokenError> {

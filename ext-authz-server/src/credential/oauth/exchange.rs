@@ -7,7 +7,7 @@ use super::request::TokenRequest;
 use super::response::{ACCESS_TOKEN, Expected, ID_JAG};
 use super::source::{self, Token};
 use super::{Asking, Issued, bearer};
-use crate::config::{TokenFrom, TokenSource};
+use crate::config::TokenFrom;
 use crate::freshness::MintError;
 
 /// The grant type of RFC 8693.
@@ -79,10 +79,4 @@ fn exchange(subject: &Token, requested: &'static str) -> TokenRequest {
     request.field("subject_token_type", subject.kind);
     request.field("requested_token_type", requested);
     request
-}
-
-/// Whether a grant needs the caller's own token.
-#[must_use]
-pub(super) fn needs_caller(source: Option<&TokenSource>) -> bool {
-    source.is_none_or(|source| source.from == TokenFrom::Caller)
 }

@@ -46,7 +46,7 @@ pub(super) async fn service_account(asking: &Asking<'_>) -> Result<Issued, MintE
     claims.set("iss", key.client_email.as_str());
     claims.set("aud", url.as_str());
     match &account.subject {
-        Some(subject) => claims.set("sub", asking.property(subject)?),
+        Some(subject) => claims.set("sub", asking.subject(subject)?),
         None => claims.set("sub", key.client_email.as_str()),
     }
     let wants_id_token = own.audience.is_some() && own.impersonate.is_none();

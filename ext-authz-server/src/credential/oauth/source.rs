@@ -10,13 +10,13 @@ use crate::config::{TokenFrom, TokenKind, TokenSource};
 use crate::freshness::MintError;
 
 /// A token by somebody else. No `Debug`: it is a secret.
-pub struct Token {
+pub(super) struct Token {
     /// The token.
-    pub value: Zeroizing<String>,
+    pub(super) value: Zeroizing<String>,
     /// Its `token_type` identifier (RFC 8693, 3).
-    pub kind: &'static str,
+    pub(super) kind: &'static str,
     /// When it ends, where that is known.
-    pub expires: Option<SystemTime>,
+    pub(super) expires: Option<SystemTime>,
 }
 
 /// What stands where configuration says nothing: the caller's own token.

@@ -2,7 +2,7 @@
 
 use super::{ClientAuthentication, OauthClient, OauthCredential, OauthGrant, TOKEN, TokenFrom, TokenSource};
 use crate::config::check::{Checker, names};
-use crate::identity::check_url;
+use crate::identity::jwks::check_url;
 
 const URL_REMEDY: &str = "write an `https` address; `http` is for loopback only";
 
@@ -14,7 +14,7 @@ pub(super) fn check(own: &OauthCredential, key: &str, checker: &mut Checker<'_>)
     for (name, list) in [("scopes", Some(&own.scopes)), ("resource_server.scopes", own.resource_server.as_ref().map(|server| &server.scopes))] {
         scopes(&format!("{key}.{name}"), list.map(Vec::as_slice).unwrap_or_default(), checker);
     }
-    for (name, text) in [("audience", &own.audience), ("provider", &own.provider), ("impersonate", &own.impersonate)] {
+    for (name, text) in [("audience", &own.audience), ("provider", &own.provider)] {
         if let Some(text) = text {
             checker.text(format!("{key}.{name}"), text);
         }
@@ -88,13 +88,13 @@ fn particular(own: &OauthCredential, key: &str, checker: &mut Checker<'_>) {
         checker.add(key, "a token exchange without a target", remedy);
     }
     if matches!(own.grant, OauthGrant::GoogleServiceAccount | OauthGrant::GoogleMetadata)
-        && own.scopes.is_empty() == own.audience.is_none()
+        && own.scopes.is_empty() == own.id_token_audience().is_none()
     {
         let remedy = "write `scopes` for an access token, or `audience` for an ID token";
         checker.add(key, "exactly one of `scopes` and `audience` is there", remedy);
     }
-    if own.impersonate.as_deref().is_some_and(|account| !account.contains('@') || account.contains(['/', '?', '#'])) {
-        checker.add(format!("{key}.impersonate"), "not the e-mail address of a service account", "write NAME@PROJECT…");
+    if own.impersonate.as_ref().is_some_and(|other| !other.account.contains('@') || other.account.contains(['/', '?', '#'])) {
+        checker.add(format!("{key}.impersonate.account"), "not the e-mail address of a service account", "write NAME@PROJECT…");
     }
     if own.grant == OauthGrant::OnBehalfOf {
         let targets = targets(&own.scopes);
@@ -139,6 +139,7 @@ fn urls(own: &OauthCredential, key: &str, checker: &mut Checker<'_>) {
         ("token_endpoint", own.token_endpoint.as_ref()),
         ("resource_server.issuer", server.map(|server| &server.issuer)),
         ("resource_server.token_endpoint", server.and_then(|server| server.token_endpoint.as_ref())),
+        ("impersonate.api", own.impersonate.as_ref().and_then(|other| other.api.as_ref())),
         ("app.api", own.app.as_ref().and_then(|app| app.api.as_ref())),
     ];
     for (name, url) in urls {

@@ -19,6 +19,22 @@ pub struct GoogleKey {
     pub subject: Option<String>,
 }
 
+/// Another Google service account to act as (IAM Credentials API).
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Impersonation {
+    /// Its e-mail address.
+    pub account: String,
+    /// For an ID token instead of an access token: whom it is for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub audience: Option<String>,
+    /// Where the API is. Default `https://iamcredentials.googleapis.com`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub api: Option<String>,
+}
+
 /// Google's metadata server.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
