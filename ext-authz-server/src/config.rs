@@ -23,7 +23,11 @@ mod suggestion;
 
 pub use binding::{Binding, BindingMode, Principals, SecretSource};
 pub use connect::{Connect, Login};
-pub use credential::{BasicCredential, Credential, HeaderCredential, QueryCredential};
+pub use credential::{
+    Assertion, AzureIdentity, BasicCredential, ClientAuthentication, Credential, GithubApp, GoogleKey, GoogleMetadata,
+    HeaderCredential, Impersonation, OauthClient, OauthCredential, OauthGrant, QueryCredential, ResourceServer,
+    SigningAlgorithm, TOKEN, TokenFrom, TokenKind, TokenSource, UpstreamScheme,
+};
 pub use database::Database;
 pub use identity::{Algorithm, IdentityConfig, Issuer, JwksSource};
 pub use listen::{Listen, ListenAddress, Tls};

@@ -7,6 +7,7 @@ pub mod basic;
 pub mod header;
 pub mod kinds;
 mod material;
+pub mod oauth;
 pub mod outgoing;
 pub mod query;
 pub mod slot;

@@ -14,6 +14,8 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// The largest answer, in bytes.
 const MAX_ANSWER_BYTES: usize = 1024 * 1024;
+/// Where clouds tell a machine what it is; only over plain HTTP.
+const METADATA_SERVICE: &str = "169.254.169.254";
 
 /// A client, shared by clones.
 #[derive(Clone)]
@@ -34,6 +36,7 @@ pub struct Ask {
     url: String,
     headers: Vec<(HeaderName, HeaderValue)>,
     body: Zeroizing<Vec<u8>>,
+    to_metadata_service: bool,
 }
 
 /// What came back. No `Debug`: it holds secrets.
@@ -95,8 +98,8 @@ impl Outbound {
     /// No usable answer within the bounds. Any status is an answer.
     pub async fn send(&self, ask: Ask) -> Result<Answer, OutboundError> {
         let client = self.0.as_ref().as_ref().map_err(|cause| OutboundError::Client(cause.clone()))?;
-        let Ask { method, url, headers, body } = ask;
-        let (url, shown) = admitted(&url)?;
+        let Ask { method, url, headers, body, to_metadata_service } = ask;
+        let (url, shown) = admitted(&url, to_metadata_service)?;
         let send = |error: reqwest::Error| OutboundError::Send { url: shown.clone(), cause: innermost(&error) };
         let mut request = client.request(method, url).body(body.to_vec());
         for (name, value) in headers {
@@ -131,7 +134,7 @@ fn client(tls: &Tls) -> Result<Client, reqwest::Error> {
 }
 
 /// An address that may be asked, and how it is shown.
-fn admitted(text: &str) -> Result<(Url, String), OutboundError> {
+fn admitted(text: &str, to_metadata_service: bool) -> Result<(Url, String), OutboundError> {
     let shown = text.split(['?', '#']).next().unwrap_or_default().to_owned();
     let refused = |cause: &str| OutboundError::Refused { url: shown.clone(), cause: cause.to_owned() };
     let url = Url::parse(text).map_err(|_| refused("it is not a URL"))?;
@@ -144,7 +147,8 @@ fn admitted(text: &str) -> Result<(Url, String), OutboundError> {
         Some(url::Host::Ipv6(address)) => address.is_loopback(),
         None => false,
     };
-    if url.scheme() != "https" && !(url.scheme() == "http" && is_loopback) {
+    let is_metadata_service = to_metadata_service && url.host_str() == Some(METADATA_SERVICE);
+    if url.scheme() != "https" && !(url.scheme() == "http" && (is_loopback || is_metadata_service)) {
         return Err(refused("it is not https; http is for loopback only"));
     }
     Ok((url, shown))
@@ -165,7 +169,7 @@ impl Ask {
     /// A request without a body.
     #[must_use]
     pub fn new(method: Method, url: impl Into<String>) -> Ask {
-        Ask { method, url: url.into(), headers: Vec::new(), body: Zeroizing::default() }
+        Ask { method, url: url.into(), headers: Vec::new(), body: Zeroizing::default(), to_metadata_service: false }
     }
 
     /// GET.
@@ -197,6 +201,13 @@ impl Ask {
             value.set_sensitive(true);
             self.headers.push((HeaderName::from_static(name), value));
         }
+        self
+    }
+
+    /// Lets it go to the metadata service of the machine's cloud, which no other request may ask.
+    #[must_use]
+    pub fn to_metadata_service(mut self) -> Ask {
+        self.to_metadata_service = true;
         self
     }
 
@@ -238,16 +249,23 @@ mod tests {
     fn only_https_and_loopback_are_asked_and_queries_are_not_shown() {
         for url in ["https://vault.example:8200/v1", "http://127.0.0.1:8200/", "http://[::1]:1/", "http://localhost:1/"]
         {
-            assert!(admitted(url).is_ok(), "{url}");
+            assert!(admitted(url, false).is_ok(), "{url}");
         }
         for url in
             ["http://vault.example/", "file:///etc/passwd", "vault.example", "https://", "http://127.0.0.1.example/"]
         {
-            assert!(admitted(url).is_err(), "{url}");
+            assert!(admitted(url, false).is_err(), "{url}");
         }
-        let error = admitted("http://x.example/a?token=canary").err().unwrap().to_string();
+        let error = admitted("http://x.example/a?token=canary", false).err().unwrap().to_string();
         assert!(error.contains("x.example/a") && !error.contains("canary"), "{error}");
-        let error = admitted("https://canary:canary@x.example/").err().unwrap().to_string();
+        let error = admitted("https://canary:canary@x.example/", false).err().unwrap().to_string();
         assert!(!error.contains("canary"), "{error}");
+    }
+
+    #[test]
+    fn the_metadata_service_is_asked_only_by_who_means_it() {
+        let url = "http://169.254.169.254/metadata/identity/oauth2/token";
+        assert!(admitted(url, true).is_ok() && admitted(url, false).is_err());
+        assert!(admitted("http://169.254.169.253/", true).is_err() && admitted("http://x.example/", true).is_err());
     }
 }

@@ -203,7 +203,7 @@ impl Files {
         let base = self.loaded.file.parent().unwrap_or(Path::new(""));
         let secrets = secrets.with(config, base, &Outbound::default());
         let invitations = Invitations::of(config, secrets.state());
-        let sources = Arc::new(Sources { invitations, ..Sources::new(Arc::new(secrets)) });
+        let sources = Arc::new(Sources::new(Arc::new(secrets)).with_invitations(invitations));
         Ok(Snapshot { revision: self.revision, config: self.loaded.config, policy, identity, sources })
     }
 }

@@ -22,6 +22,7 @@ pub struct Sources {
     pub outbound: Outbound,
     /// How people are asked for what is theirs; absent where there are no connect pages.
     pub invitations: Option<Invitations>,
+    grants: Option<Arc<dyn Grants>>,
 }
 
 // === impl Sources ===
@@ -30,13 +31,27 @@ impl Sources {
     /// These stores, and the network as it is.
     #[must_use]
     pub fn new(secrets: Arc<Secrets>) -> Sources {
-        Sources { secrets, outbound: Outbound::default(), invitations: None }
+        Sources { secrets, outbound: Outbound::default(), invitations: None, grants: None }
+    }
+
+    /// The same with this way of asking people.
+    #[must_use]
+    pub fn with_invitations(mut self, invitations: Option<Invitations>) -> Sources {
+        self.invitations = invitations;
+        self
+    }
+
+    /// The same with this store of grants.
+    #[must_use]
+    pub fn with_grants(mut self, grants: Arc<dyn Grants>) -> Sources {
+        self.grants = Some(grants);
+        self
     }
 
     /// What people have given; `None` where there is no database.
     #[must_use]
     pub fn grants(&self) -> Option<Arc<dyn Grants>> {
-        self.secrets.state().get().map(|state| state.grants.clone())
+        self.grants.clone().or_else(|| self.secrets.state().get().map(|state| state.grants.clone()))
     }
 
     /// What was minted before.

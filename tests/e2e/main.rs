@@ -7,6 +7,7 @@
 mod clients;
 mod compose;
 mod conformance;
+mod connect;
 mod deny;
 mod drain;
 mod expect;

@@ -10,10 +10,10 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::Path;
 
-use super::{Config, Destination, ListenAddress, SecretSource, Server};
+use super::{Config, Credential, Destination, ListenAddress, Provider, SecretSource, Server};
 use crate::perimeter::authority::{Authority, HostPattern};
 use crate::perimeter::path;
-use crate::secret::{LOCAL_SCHEMES, RESERVED_SCHEMES, Secrets};
+use crate::secret::{GRANT_SCHEME, LOCAL_SCHEMES, RESERVED_SCHEMES, Secrets};
 
 /// A problem before its position is known.
 #[derive(Debug)]
@@ -188,6 +188,32 @@ impl Checker<'_> {
             let key = format!("providers.{name}");
             self.name(&key, name);
             provider.check(&key, self);
+        }
+        for (index, binding) in config.bindings.iter().enumerate() {
+            for (inner, credential) in binding.credentials.iter().enumerate() {
+                self.provider_of(&format!("bindings[{index}].credentials[{inner}]"), credential);
+            }
+        }
+    }
+
+    /// A refresh token never goes to an upstream, and a person's own key never to a token endpoint.
+    fn provider_of(&mut self, key: &str, credential: &Credential) {
+        let prefix = format!("{GRANT_SCHEME}://");
+        let providers = &self.config.providers;
+        for (field, source) in credential.kind().secrets() {
+            if let Some(name) = source.reference.strip_prefix(&prefix)
+                && !matches!(providers.get(name), Some(Provider::ApiKey(_)))
+            {
+                let message = "it names no provider of type `api_key`";
+                self.add(format!("{key}.{field}.ref"), message, "name an entry of `providers` with `type: api_key`");
+            }
+        }
+        if let Credential::Oauth(own) = credential
+            && let Some(name) = &own.provider
+            && !matches!(providers.get(name), Some(Provider::Oauth(_)))
+        {
+            let message = format!("there is no provider `{name}` of type `oauth`");
+            self.add(format!("{key}.provider"), message, "name an entry of `providers` with `type: oauth`");
         }
     }
 

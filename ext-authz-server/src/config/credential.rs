@@ -2,10 +2,16 @@
 
 mod basic;
 mod header;
+mod oauth;
 mod query;
 
 pub use basic::BasicCredential;
 pub use header::HeaderCredential;
+pub use oauth::{
+    Assertion, AzureIdentity, ClientAuthentication, GithubApp, GoogleKey, GoogleMetadata, Impersonation, OauthClient,
+    OauthCredential, OauthGrant, ResourceServer, SigningAlgorithm, TOKEN, TokenFrom, TokenKind, TokenSource,
+    UpstreamScheme,
+};
 pub use query::QueryCredential;
 
 use schemars::JsonSchema;
@@ -24,6 +30,8 @@ pub enum Credential {
     Query(QueryCredential),
     /// `Authorization: Basic` (RFC 7617).
     Basic(BasicCredential),
+    /// An access token that is had from an authorization server (RFC 6749).
+    Oauth(Box<OauthCredential>),
 }
 
 /// What configuration can say of any kind.
@@ -44,6 +52,7 @@ impl Credential {
             Credential::Header(own) => own,
             Credential::Query(own) => own,
             Credential::Basic(own) => own,
+            Credential::Oauth(own) => &**own,
         }
     }
 }

@@ -184,3 +184,55 @@ async fn open<T: for<'de> Deserialize<'de>>(table: &str, text: &str, sealer: &Se
 fn now_secs() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::database::Database;
+    use crate::seal::LocalKey;
+
+    async fn sealer() -> Sealer {
+        let database = Database::open("sqlite::memory:", 1).await.unwrap();
+        let key = LocalKey::parse(b"MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=").unwrap();
+        Sealer::new(database, vec![Arc::new(key)]).unwrap()
+    }
+
+    fn alice() -> Principal {
+        Principal { subject: "alice".into(), key: "key".into(), tenant: "acme".into(), ..Principal::nobody() }
+    }
+
+    #[tokio::test]
+    async fn a_ticket_says_for_whom_it_is_until_its_time_is_over() {
+        let sealer = sealer().await;
+        let mut ticket = Ticket::new(&alice(), "calendar").unwrap();
+        let text = ticket.seal(&sealer).await.unwrap();
+        assert_eq!(Ticket::open(&text, &sealer).await.unwrap(), ticket);
+        assert!(!text.contains("alice"));
+        ticket.expires_secs = now_secs();
+        let late = ticket.seal(&sealer).await.unwrap();
+        assert!(matches!(Ticket::open(&late, &sealer).await, Err(TicketError::Expired)));
+        for forged in ["", "x", &text[..text.len() - 1], &"a".repeat(MAX_TOKEN_BYTES + 1)] {
+            assert!(matches!(Ticket::open(forged, &sealer).await, Err(TicketError::Forged)));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_ticket_is_no_request_state_and_the_other_way_round() {
+        let sealer = sealer().await;
+        let carried = Carried { state: Some("upstream's".into()), responses: None };
+        let state = RequestState::new(&alice(), "digest", &carried).unwrap();
+        let text = state.seal(&sealer).await.unwrap();
+        assert_eq!(RequestState::open(&text, &sealer).await.unwrap().carried(), carried);
+        let ticket = Ticket::new(&alice(), "calendar").unwrap().seal(&sealer).await.unwrap();
+        assert!(RequestState::open(&format!("{STATE_PREFIX}{ticket}"), &sealer).await.is_err());
+        assert!(RequestState::open(&ticket, &sealer).await.is_err());
+        assert!(Ticket::open(text.strip_prefix(STATE_PREFIX).unwrap(), &sealer).await.is_err());
+        let late = RequestState { expires_secs: now_secs(), ..state };
+        let late = late.seal(&sealer).await.unwrap();
+        assert!(matches!(RequestState::open(&late, &sealer).await, Err(TicketError::Expired)));
+        let long = Carried { state: Some("x".repeat(MAX_CARRIED_BYTES + 1)), responses: None };
+        assert!(matches!(RequestState::new(&alice(), "digest", &long), Err(TicketError::TooLong)));
+    }
+}

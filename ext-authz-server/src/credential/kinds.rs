@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::Credential;
 use super::basic::Basic;
 use super::header::Header;
+use super::oauth::Oauth;
 use super::query::Query;
 use crate::config;
 
@@ -15,5 +16,6 @@ pub fn of(configured: &config::Credential) -> Arc<dyn Credential> {
         config::Credential::Header(own) => Arc::new(Header(own)),
         config::Credential::Query(own) => Arc::new(Query(own)),
         config::Credential::Basic(own) => Arc::new(Basic(own)),
+        config::Credential::Oauth(own) => Arc::new(Oauth(*own)),
     }
 }

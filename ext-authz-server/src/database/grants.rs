@@ -202,9 +202,11 @@ fn place<'a>(key: &'a GrantKey, row: &'a str) -> Place<'a> {
 }
 
 fn check(key: &GrantKey) -> Result<(), GrantError> {
+    // What belongs to no tenant, such as a service's own line of refresh tokens, has an empty one; no principal has.
     let parts = [&key.tenant, &key.principal, &key.provider];
-    if parts.iter().any(|part| part.is_empty() || part.len() > MAX_PART_BYTES || part.contains('\0')) {
-        return Err(GrantError("tenant, principal or provider is empty or too long".to_owned()));
+    let is_odd = |part: &&String| part.len() > MAX_PART_BYTES || part.contains('\0');
+    if key.principal.is_empty() || key.provider.is_empty() || parts.iter().any(is_odd) {
+        return Err(GrantError("principal or provider is empty, or a part is too long".to_owned()));
     }
     Ok(())
 }

@@ -167,7 +167,7 @@ async fn grants_are_replaced_by_version(database: &Database, sealer: &Arc<Sealer
     assert!(!grants.delete(&key, Some(Version(1))).await.unwrap());
     assert!(grants.delete(&key, Some(Version(2))).await.unwrap());
     assert!(!grants.delete(&key, None).await.unwrap());
-    assert!(grants.load(&GrantKey::new("", "alice", "calendar")).await.is_err());
+    assert!(grants.load(&GrantKey::new("tenant", "", "calendar")).await.is_err());
 }
 
 async fn of_two_that_replace_at_once_one_wins(database: &Database, sealer: &Arc<Sealer>) {

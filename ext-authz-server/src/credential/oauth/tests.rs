@@ -1,0 +1,1 @@
+//! Grants against a token endpoint that answers as told.
