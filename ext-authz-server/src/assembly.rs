@@ -117,7 +117,7 @@ fn binding(binding: &config::Binding) -> Result<Binding, AssemblyError> {
             roles: principals.roles.clone(),
         }),
         hosts: hosts.collect::<Result<_, _>>()?,
-        credentials: binding.credentials.iter().map(kinds::of).collect(),
+        credentials: kinds::of_binding(binding),
         passthrough: binding.headers.clone(),
     })
 }

@@ -21,7 +21,7 @@ mod shape;
 pub(crate) mod store;
 mod suggestion;
 
-pub use binding::{Binding, BindingMode, Principals, SecretSource};
+pub use binding::{Binding, BindingMode, Principals, Probe, ProbeMethod, SecretSource};
 pub use connect::{Connect, Login};
 pub use credential::{
     Assertion, AzureIdentity, BasicCredential, ClientAuthentication, Credential, GithubApp, GoogleKey, GoogleMetadata,

@@ -9,6 +9,7 @@ pub mod kinds;
 mod material;
 pub mod oauth;
 pub mod outgoing;
+pub mod probed;
 pub mod query;
 pub mod slot;
 
@@ -21,7 +22,7 @@ use zeroize::Zeroizing;
 use crate::binding::{Binding, Choice, Mode};
 use crate::caller::Caller;
 use crate::decision::{Denial, Stage};
-use crate::freshness::{Key, MintError, MintErrorKind, Origin};
+use crate::freshness::{Key, MintError, MintErrorKind, Origin, Terms};
 use crate::request::Request;
 use crate::secret::GRANT_SCHEME;
 use crate::sources::Sources;
@@ -53,6 +54,11 @@ pub trait Credential: Send + Sync {
     /// What tells its materials apart: everything that changes one is a part of the key, so that no caller gets another's.
     /// `None` for what is had anew each time, such as a secret that its store keeps.
     fn key(&self, caller: &Caller) -> Option<Key>;
+
+    /// How long a material is used.
+    fn terms(&self) -> Terms {
+        Terms::Minted
+    }
 
     /// Has the material. Bounded in time by the caller.
     fn mint(self: Arc<Self>, caller: Arc<Caller>, sources: Arc<Sources>) -> Minting;
@@ -179,8 +185,8 @@ async fn put(
     sources: &Arc<Sources>,
 ) -> Result<Arc<Material>, InjectError> {
     let material = sources.material(credential, caller).await?;
-    for field in material.fields().iter().filter(|field| field.is_secret) {
-        check_secret(field.value.expose())?;
+    for secret in material.secrets() {
+        check_secret(secret.expose())?;
     }
     for value in material.scrub() {
         outgoing.scrub(value);

@@ -145,8 +145,9 @@ impl Engine {
         }
     }
 
-    /// The upstream did not take the credentials of this decision: those that can be had anew are, at the next call.
-    pub(crate) fn credential_refused(&self, decision_id: &str) {
+    /// The upstream did not take the credentials of this decision, or showed them: those that can be had anew are, at the next
+    /// call.
+    pub(crate) fn renew(&self, decision_id: &str) {
         let origins = {
             let mut handed_out = self.handed_out.lock().unwrap_or_else(PoisonError::into_inner);
             handed_out.origins.get_mut(decision_id).map(std::mem::take).unwrap_or_default()
@@ -154,7 +155,10 @@ impl Engine {
         let plan = self.plan();
         for origin in &origins {
             if plan.sources().freshness().refused(origin) {
-                tracing::info!(decision_id, "an upstream refused a credential; it is had anew at the next call");
+                tracing::info!(
+                    decision_id,
+                    "an upstream refused or showed a credential; it is had anew at the next call"
+                );
             }
         }
     }

@@ -245,8 +245,8 @@ impl Freshness {
             Ok(Err(_)) => Err(MintError::transient("the mint ended without a result")),
             Err(_) => Err(MintError::transient("it was not there in time")),
         };
-        // What an upstream refused is better than nothing where nothing else can be had.
-        result.or_else(|error| fallback.ok_or(error))
+        // What an upstream refused is better than nothing where nothing else can be had; what was withdrawn is not.
+        result.or_else(|error| fallback.filter(|_| error.kind == MintErrorKind::Transient).ok_or(error))
     }
 
     /// An upstream refused what came from `origin`: it is had anew at the next call. Whether that is so now; too many
@@ -354,7 +354,7 @@ impl Freshness {
         match result {
             Ok(material) => Ok(entry.take(digest, Arc::new(material), terms, now)),
             Err(error) => {
-                entry.fail(&error, now);
+                entry.fail(&error, terms, now);
                 Err(error)
             }
         }
@@ -377,7 +377,7 @@ impl Drop for Flight<'_> {
             && let Some(entry) = self.freshness.lock().get_mut(&self.digest)
         {
             entry.flight = None;
-            entry.fail(&MintError::transient("the mint ended by a panic"), Instant::now());
+            entry.fail(&MintError::transient("the mint ended by a panic"), Terms::Minted, Instant::now());
         }
     }
 }
@@ -458,7 +458,17 @@ impl Entry {
         served
     }
 
-    fn fail(&mut self, error: &MintError, now: Instant) {
+    /// Notes a failure. What was withdrawn does not serve any more: a grant, or a secret that its store says is gone. A
+    /// minted value whose successor is refused is good until it says otherwise.
+    fn fail(&mut self, error: &MintError, terms: Terms, now: Instant) {
+        let is_withdrawn = match error.kind {
+            MintErrorKind::Consent => true,
+            MintErrorKind::Rejected => terms != Terms::Minted,
+            MintErrorKind::Transient | MintErrorKind::NeedsCaller => false,
+        };
+        if is_withdrawn && let Some(current) = self.current.take() {
+            self.retired.push((current.material, now + OVERLAP));
+        }
         if matches!(error.kind, MintErrorKind::Consent | MintErrorKind::NeedsCaller) {
             self.failure = None;
             return;

@@ -8,6 +8,8 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, Method, Url};
 use zeroize::Zeroizing;
 
+use crate::perimeter::authority::Authority;
+
 /// How long one request may take, connecting included.
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// How long connecting may take.
@@ -133,6 +135,17 @@ fn client(tls: &Tls) -> Result<Client, reqwest::Error> {
     builder.build()
 }
 
+/// The authority of an address that may be asked, with its port.
+///
+/// # Errors
+/// [`OutboundError::Refused`].
+pub fn authority(text: &str) -> Result<Authority, OutboundError> {
+    let (url, shown) = admitted(text, false)?;
+    let cause = "its host cannot be read".to_owned();
+    let authority = Authority::parse(url.authority()).map_err(|_| OutboundError::Refused { url: shown, cause })?;
+    Ok(authority.with_default_port(url.scheme()))
+}
+
 /// An address that may be asked, and how it is shown.
 fn admitted(text: &str, to_metadata_service: bool) -> Result<(Url, String), OutboundError> {
     let shown = text.split(['?', '#']).next().unwrap_or_default().to_owned();
@@ -209,6 +222,15 @@ impl Ask {
     pub fn to_metadata_service(mut self) -> Ask {
         self.to_metadata_service = true;
         self
+    }
+
+    /// Adds a header that is not known beforehand; `None` where its name or value cannot be sent.
+    #[must_use]
+    pub fn named(mut self, name: &str, value: &str) -> Option<Ask> {
+        let mut value = HeaderValue::from_str(value).ok()?;
+        value.set_sensitive(true);
+        self.headers.push((HeaderName::from_bytes(name.as_bytes()).ok()?, value));
+        Some(self)
     }
 
     /// Sets the body.

@@ -70,8 +70,9 @@ impl FilterReports for Reports {
                 .collect(),
             http_status: report.http_status,
         });
-        if event == Event::CredentialRefused {
-            self.engine.credential_refused(&decision_id);
+        // An upstream that shows a credential may have shown it to others.
+        if matches!(event, Event::CredentialRefused | Event::SecretEchoed) {
+            self.engine.renew(&decision_id);
         }
         match self.engine.audit().accept(&record) {
             Ok(()) => Ok(Response::new(ReportResponse {})),

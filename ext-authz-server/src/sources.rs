@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::caller::Caller;
 use crate::connect::Invitations;
 use crate::credential::{Credential, Material};
-use crate::freshness::{Freshness, MintError, Terms};
+use crate::freshness::{Freshness, MintError};
 use crate::grants::Grants;
 use crate::outbound::Outbound;
 use crate::secret::Secrets;
@@ -71,7 +71,14 @@ impl Sources {
     ) -> Result<Arc<Material>, MintError> {
         let mint = || credential.clone().mint(caller.clone(), self.clone());
         match credential.key(caller) {
-            Some(key) => self.freshness().get(key, Terms::Minted, mint).await,
+            Some(key) => {
+                // Whatever a kind's key says: what a person gave serves nobody else, and goes when the grant goes.
+                let key = match credential.provider() {
+                    Some(provider) => key.with("principal", &caller.principal.key).with("provider", provider),
+                    None => key,
+                };
+                self.freshness().get(key, credential.terms(), mint).await
+            }
             None => match tokio::time::timeout(STORE_TIMEOUT, mint()).await {
                 Ok(material) => material.map(Arc::new),
                 Err(_) => {

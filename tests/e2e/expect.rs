@@ -67,3 +67,11 @@ pub(crate) async fn allowed(stack: &Stack, answer: &Answer) -> String {
     assert_ne!(result["isError"], true, "{result}");
     result["content"][0]["text"].as_str().unwrap_or_default().to_owned()
 }
+
+/// None of these values stands in anything that any part wrote.
+pub(crate) async fn nothing_written(stack: &Stack, values: &[&str]) {
+    let written = stack.everything_written().await.unwrap();
+    for value in values {
+        assert!(!written.contains(value), "a secret stands in a log, a record or an admin page");
+    }
+}

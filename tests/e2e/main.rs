@@ -18,6 +18,7 @@ mod leak;
 mod native_ext_authz;
 mod parsing;
 mod reload;
+mod rotation;
 mod scripted;
 mod scrubbing;
 mod search;

@@ -31,6 +31,11 @@ pub struct Binding {
     #[serde(default)]
     #[schemars(length(max = 16))]
     pub credentials: Vec<Credential>,
+    /// A request that shows whether a new value of the credentials is good. Until it is, the value before stays in use.
+    /// Absent: a new value is used at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Probe")]
+    pub probe: Option<Probe>,
     /// For `passthrough`: the client's own headers that may pass. Never one that identifies the client to Keyward.
     #[serde(default)]
     #[schemars(length(max = 16))]
@@ -66,6 +71,40 @@ pub struct Principals {
     /// Roles.
     #[serde(default)]
     pub roles: Vec<String>,
+}
+
+/// A request with the new credentials and nothing else, sent by Keyward's server.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Probe {
+    /// Where to send it: `https` (`http` on loopback only), at a host of `hosts`.
+    pub url: String,
+    /// `GET` or `HEAD`, default `GET`.
+    #[serde(default)]
+    pub method: ProbeMethod,
+    /// The statuses that mean yes, default 200 and 204.
+    #[serde(default = "default_statuses")]
+    #[schemars(length(min = 1, max = 16))]
+    pub statuses: Vec<u16>,
+    /// How often to look for a new value, in seconds, 1 to 3600, default 10.
+    #[serde(default = "default_probe_refresh_secs")]
+    #[schemars(range(min = 1, max = 3600))]
+    pub refresh_secs: u64,
+    /// How long the value before stays in use while the new one is not accepted, in seconds, 0 to 604800, default 86400.
+    #[serde(default = "default_probe_max_stale_secs")]
+    #[schemars(range(min = 0, max = 604_800))]
+    pub max_stale_secs: u64,
+}
+
+/// The method of a probe: one that changes nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum ProbeMethod {
+    /// GET.
+    #[default]
+    Get,
+    /// HEAD.
+    Head,
 }
 
 /// Where a secret is and how to take it out.
@@ -110,4 +149,16 @@ impl Principals {
     pub fn is_everybody(&self) -> bool {
         self.users.is_empty() && self.agents.is_empty() && self.roles.is_empty()
     }
+}
+
+fn default_statuses() -> Vec<u16> {
+    vec![200, 204]
+}
+
+fn default_probe_refresh_secs() -> u64 {
+    10
+}
+
+fn default_probe_max_stale_secs() -> u64 {
+    86400
 }

@@ -6,8 +6,19 @@ use super::Credential;
 use super::basic::Basic;
 use super::header::Header;
 use super::oauth::Oauth;
+use super::probed::Probed;
 use super::query::Query;
 use crate::config;
+
+/// The credentials of a binding: tried before a new value is used, where it has a probe.
+#[must_use]
+pub fn of_binding(binding: &config::Binding) -> Vec<Arc<dyn Credential>> {
+    let credentials: Vec<_> = binding.credentials.iter().map(of).collect();
+    match &binding.probe {
+        Some(probe) => vec![Arc::new(Probed::new(&binding.id, credentials, probe.clone()))],
+        None => credentials,
+    }
+}
 
 /// The credential that this part of a configuration describes.
 #[must_use]

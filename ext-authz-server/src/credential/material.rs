@@ -14,6 +14,8 @@ pub struct Material {
     retired: Vec<Arc<SecretBytes>>,
     expires: Option<SystemTime>,
     origins: Vec<Origin>,
+    /// The materials of several credentials that are had together.
+    parts: Vec<Arc<Material>>,
 }
 
 /// One named value.
@@ -34,6 +36,14 @@ impl Material {
     #[must_use]
     pub fn new() -> Material {
         Material::default()
+    }
+
+    /// The materials of several credentials as one.
+    #[must_use]
+    pub fn together(parts: Vec<Arc<Material>>) -> Material {
+        let expires = parts.iter().filter_map(|part| part.expires).min();
+        let origins = parts.iter().flat_map(|part| part.origins.iter().cloned()).collect();
+        Material { expires, origins, parts, ..Material::default() }
     }
 
     /// Adds a value that must never come back from an upstream.
@@ -93,10 +103,25 @@ impl Material {
         self.expires
     }
 
-    /// What must never come back: the secret fields, and earlier values of them.
-    pub fn scrub(&self) -> impl Iterator<Item = &[u8]> {
-        let fields = self.fields.iter().filter(|field| field.is_secret).map(|field| field.value.expose());
-        fields.chain(self.retired.iter().map(|value| value.expose()))
+    /// The materials it was put together of.
+    #[must_use]
+    pub fn parts(&self) -> &[Arc<Material>] {
+        &self.parts
+    }
+
+    /// Every secret value, those of its parts too.
+    #[must_use]
+    pub fn secrets(&self) -> Vec<&Arc<SecretBytes>> {
+        let own = self.fields.iter().filter(|field| field.is_secret).map(|field| &field.value);
+        own.chain(self.parts.iter().flat_map(|part| part.secrets())).collect()
+    }
+
+    /// What must never come back: the secret values, and earlier ones.
+    #[must_use]
+    pub fn scrub(&self) -> Vec<&[u8]> {
+        let own = self.fields.iter().filter(|field| field.is_secret).map(|field| &field.value);
+        let values = own.chain(&self.retired).map(|value| value.expose());
+        values.chain(self.parts.iter().flat_map(|part| part.scrub())).collect()
     }
 
     /// Earlier values that an upstream may still show.
@@ -115,8 +140,7 @@ impl Material {
     pub(crate) fn kept(&self, origin: Origin, retired: &[Arc<Material>]) -> Material {
         let mut material = self.clone();
         material.origins.push(origin);
-        let secrets = retired.iter().flat_map(|old| old.fields.iter().filter(|field| field.is_secret));
-        material.retired.extend(secrets.map(|field| field.value.clone()));
+        material.retired.extend(retired.iter().flat_map(|old| old.secrets().into_iter().cloned()));
         material
     }
 
@@ -129,6 +153,8 @@ impl Material {
                 .iter()
                 .zip(&other.fields)
                 .all(|(one, two)| one.name == two.name && one.value.ct_eq(&two.value))
+            && self.parts.len() == other.parts.len()
+            && self.parts.iter().zip(&other.parts).all(|(one, two)| one.same_values(two))
     }
 
     fn with(mut self, name: &str, value: Arc<SecretBytes>, is_secret: bool) -> Material {

@@ -1,8 +1,9 @@
 //! What must not stand in the `bindings` section.
 
 use super::{Checker, HOST_REMEDY, names};
-use crate::config::{Binding, BindingMode, Credential, SecretSource};
+use crate::config::{Binding, BindingMode, Credential, Probe, SecretSource};
 use crate::credential::{SlotName, kinds};
+use crate::outbound;
 use crate::perimeter::authority::HostPattern;
 use keyward_contract::check::STRIPPED_HEADERS;
 
@@ -49,6 +50,36 @@ impl Checker<'_> {
         self.hosts(key, binding);
         self.contents(key, binding);
         self.slots(key, &binding.credentials);
+        if let Some(probe) = &binding.probe {
+            self.probe(&format!("{key}.probe"), binding, probe);
+        }
+    }
+
+    fn probe(&mut self, key: &str, binding: &Binding, probe: &Probe) {
+        if binding.credentials.is_empty() {
+            self.add(key, "there is no credential to try", "remove the probe");
+        }
+        let remedy = "write the URL of a harmless request at a host of `hosts`";
+        match outbound::authority(&probe.url) {
+            Err(error) => self.add(format!("{key}.url"), error.to_string(), remedy),
+            Ok(authority) => {
+                let patterns = binding.hosts.iter().filter_map(|host| HostPattern::parse(host, None).ok());
+                let mut patterns = patterns.filter(|pattern| pattern.matches(&authority).is_some());
+                if patterns.next().is_none() {
+                    let message = format!("the credentials may not go to `{authority}`");
+                    self.add(format!("{key}.url"), message, remedy);
+                }
+            }
+        }
+        self.not_empty(format!("{key}.statuses"), &probe.statuses, 16, "name the status of a request that is let in");
+        for (index, status) in probe.statuses.iter().enumerate() {
+            if !(200..400).contains(status) {
+                let message = format!("`{status}` does not mean that a credential is good");
+                self.add(format!("{key}.statuses[{index}]"), message, "name statuses from 200 to 399");
+            }
+        }
+        self.range(format!("{key}.refresh_secs"), probe.refresh_secs, 1..=3600);
+        self.range(format!("{key}.max_stale_secs"), probe.max_stale_secs, 0..=604_800);
     }
 
     fn hosts(&mut self, key: &str, binding: &Binding) {
