@@ -1,6 +1,8 @@
 //! A person connects an account: the agent is told where, the person proves who they are, agrees, and the agent's next call
 //! goes through. Identity issuer and provider are two instances of a certified authorization server.
 
+#![expect(clippy::panic, reason = "a failed expectation ends the test")]
+
 mod asking;
 mod keys;
 mod misuse;

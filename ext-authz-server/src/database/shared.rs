@@ -75,7 +75,6 @@ struct Content {
 
 impl DatabaseShared {
     /// What is shared through this database.
-    #[must_use]
     ///
     /// # Errors
     /// The system has no randomness to name this replica.
