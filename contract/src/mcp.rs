@@ -4,6 +4,7 @@
 //! refuses with the error that the revision prescribes. It judges form, never permission: a method that it does not know
 //! passes, and the policy denies it.
 
+pub mod elicitation;
 mod envelope;
 mod headers;
 mod message;

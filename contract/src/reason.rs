@@ -18,6 +18,8 @@ pub enum Reason {
     DestinationDenied,
     /// The credential could not be had: missing secret, store unreachable, value unusable.
     CredentialUnavailable,
+    /// The credential is a person's own and the person has not connected the account, or has to connect it again.
+    ConsentRequired,
     /// No decision could be had in time from the server.
     DecisionUnavailable,
     /// The server cannot accept the request now: its audit queue or its concurrency bound is full.
@@ -58,12 +60,13 @@ struct Row {
 
 impl Reason {
     /// All reasons, in the order of the documentation.
-    pub const ALL: [Reason; 18] = [
+    pub const ALL: [Reason; 19] = [
         Reason::Unauthenticated,
         Reason::InvalidToken,
         Reason::NotAllowed,
         Reason::DestinationDenied,
         Reason::CredentialUnavailable,
+        Reason::ConsentRequired,
         Reason::DecisionUnavailable,
         Reason::Overloaded,
         Reason::FilterMisconfigured,
@@ -127,6 +130,9 @@ impl Reason {
             Reason::DestinationDenied => row("destination_denied", 200, 403, -32004, "the destination is not allowed"),
             Reason::CredentialUnavailable => {
                 row("credential_unavailable", 200, 503, -32005, "the credential is not available")
+            }
+            Reason::ConsentRequired => {
+                row("consent_required", 200, 403, -32012, "an account has to be connected first")
             }
             Reason::DecisionUnavailable => {
                 row("decision_unavailable", 200, 503, -32006, "no decision could be had; nothing was sent")

@@ -9,9 +9,11 @@ use envoy_types::pb::envoy::service::auth::v3::{CheckResponse, DeniedHttpRespons
 use envoy_types::pb::envoy::r#type::v3::HttpStatus;
 use envoy_types::pb::google::rpc::Status;
 use keyward_contract::check::{BODY_HEADER, SCRUB_HEADER};
+use keyward_contract::mcp::elicitation::{asking_body, asking_plain_body};
 use keyward_contract::mcp::{ErrorFacts, IdText, Refusal, batch_body, error_body, plain_body};
 use keyward_contract::reason::Reason;
 
+use crate::connect::Invited;
 use crate::credential::{Injection, SlotName};
 
 /// gRPC `PERMISSION_DENIED`.
@@ -42,6 +44,8 @@ pub struct Refused<'a> {
     pub shape: &'a Shape,
     /// The answer that the contract prescribes, where it does.
     pub prescribed: Option<&'a Refusal>,
+    /// What a person is asked to do first, where that is the reason.
+    pub invited: Option<&'a Invited>,
     /// The decision.
     pub decision_id: &'a str,
     /// The revision that served.
@@ -130,6 +134,22 @@ fn body(refused: &Refused<'_>) -> (u16, Vec<u8>) {
         policy_revision: Some(refused.policy_revision).filter(|revision| !revision.is_empty()),
         ..ErrorFacts::default()
     };
+    if let Some(invited) = refused.invited {
+        let invitation = invited.invitation();
+        match refused.shape {
+            Shape::Rpc(id) => {
+                let body = asking_body(invited.asking(), refused.reason, id.as_ref(), &invitation, &facts);
+                return (refused.reason.http_status(), body);
+            }
+            Shape::Plain => {
+                return (refused.reason.plain_status(), asking_plain_body(refused.reason, &invitation, &facts));
+            }
+            // Each element of a batch is told the address.
+            Shape::Batch(_) => {}
+        }
+    }
+    let url = refused.invited.map(|invited| invited.invitation().url);
+    let facts = ErrorFacts { connect_url: url, ..facts };
     match refused.shape {
         Shape::Rpc(id) => (refused.reason.http_status(), error_body(refused.reason, id.as_ref(), &facts)),
         Shape::Batch(ids) if ids.iter().any(Option::is_some) => {

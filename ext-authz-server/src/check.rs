@@ -16,6 +16,7 @@ use tonic::{Response, Status};
 use crate::answer::{self, Refused, Shape};
 use crate::audit::{Event, Record};
 use crate::binding::{Asker, Choice};
+use crate::connect::{Attempt, Invited, request_digest};
 use crate::credential::{self, Injection};
 use crate::decision::{Denial, Stage};
 use crate::identity::PrincipalKind;
@@ -60,7 +61,7 @@ pub async fn decide(plan: &Plan, request: &Request<'_>, trail: &mut Trail) -> Re
     // Approval comes here.
     let choice = choose(plan, request, server, &principal, trail);
     trail.choice = Some(trail.note(Stage::Binding, choice)?);
-    let injection = inject(plan, request, server, trail).await;
+    let injection = inject(plan, request, &content, server, trail).await;
     trail.note(Stage::Credential, injection)
 }
 
@@ -79,6 +80,7 @@ fn read<'a>(plan: &Plan, request: &'a Request<'a>, trail: &mut Trail) -> Result<
         Ok(content) => {
             trail.shape = content.shape();
             trail.revision = content.revision();
+            trail.asking = content.asking();
             let path = request.target.map(|target| target.path).unwrap_or_default();
             let operations = content.operations(request.method, path);
             trail.operation_count = operations.len();
@@ -158,13 +160,41 @@ fn choose(
     plan.catalogue().choose(&server.name, &asker, &trail.verdicts.named(), &authority)
 }
 
-async fn inject(plan: &Plan, request: &Request<'_>, server: &Server, trail: &Trail) -> Result<Injection, Denial> {
+async fn inject(
+    plan: &Plan,
+    request: &Request<'_>,
+    content: &Content<'_>,
+    server: &Server,
+    trail: &mut Trail,
+) -> Result<Injection, Denial> {
     let missing = || Denial::new(Stage::Credential, Reason::CredentialUnavailable, "no binding was chosen");
-    let choice = trail.choice.as_ref().ok_or_else(missing)?;
+    let choice = trail.choice.clone().ok_or_else(missing)?;
     let principal = trail.principal.clone().ok_or_else(missing)?;
+    let refused = |error| Denial::new(Stage::Credential, Reason::InvalidRequest, error);
+    let state = plan.sources().secrets.state();
+    if let Some(operation) = content.single_request() {
+        let attempt = Attempt::read(&operation, &server.name, &principal, state).await.map_err(refused)?;
+        trail.attempt = (attempt, request_digest(&operation, &server.name));
+    }
+    let (attempt, _) = &trail.attempt;
     let authority = server.upstream_authority.as_deref().unwrap_or(request.raw_authority);
     let caller = Arc::new(plan.caller(request, server, principal));
-    credential::inject(choice, request, authority, &caller, plan.sources()).await
+    let body = attempt.body(request.body);
+    let injection = credential::inject(&choice, request, authority, body, &caller, plan.sources()).await?;
+    attempt.use_up(state).await.map_err(refused)?;
+    Ok(injection)
+}
+
+/// What the person is told who has to connect an account first, where there is one who can be asked.
+async fn invite(plan: &Plan, trail: &Trail, denial: &Denial) -> Option<Invited> {
+    let (invitations, provider) = (plan.sources().invitations.as_ref()?, denial.provider.as_deref()?);
+    let (attempt, digest) = &trail.attempt;
+    if attempt.declined() {
+        return None;
+    }
+    let principal = trail.principal.as_ref()?;
+    let invited = invitations.invite(principal, provider, trail.asking, digest, attempt.carried()).await;
+    invited.inspect_err(|error| tracing::warn!(error, provider, "nobody can be invited to connect")).ok()
 }
 
 /// Whether a browser's page reached us under a name that is not ours (DNS rebinding): pages send `Origin`, SDK clients do
@@ -215,6 +245,7 @@ impl Engine {
                 elements: trail.elements(&denial),
                 shape: if is_rebound(&request, &denial) { &Shape::Plain } else { &trail.shape },
                 prescribed: trail.prescribed.as_ref().filter(|_| denial.stage == Stage::Request),
+                invited: invite(&plan, &trail, &denial).await.as_ref(),
                 decision_id: &request.decision_id,
                 policy_revision: plan.revision(),
             }),

@@ -6,6 +6,7 @@ mod aws;
 mod bindings;
 mod doctor;
 mod explain;
+mod kept;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -19,7 +20,7 @@ use crate::credential::{InjectError, kinds, try_out};
 use crate::freshness::{MintError, MintErrorKind};
 use crate::hygiene;
 use crate::log::{self, Format};
-use crate::run::{Service, audit_key};
+use crate::run::{Service, audit_key, open_state};
 use crate::snapshot::{Snapshot, Snapshots, watch};
 
 /// Credentials for AI agents that never hold them: the ext_authz server and its tools.
@@ -56,6 +57,12 @@ enum Command {
     Bindings(bindings::Bindings),
     /// What trust policies in AWS need, and whether they work.
     Aws(aws::Command),
+    /// Put, list and delete secrets of the built-in store.
+    Secrets(kept::Secrets),
+    /// List and revoke what people have connected.
+    Grants(kept::Grants),
+    /// Rotate the keys that seal everything.
+    Keys(kept::Keys),
 }
 
 /// Where the configuration is.
@@ -120,6 +127,9 @@ pub fn run() -> ExitCode {
         }
         Command::Bindings(command) => bindings::run(&command),
         Command::Aws(command) => aws::run(&command),
+        Command::Secrets(command) => kept::secrets(&command),
+        Command::Grants(command) => kept::grants(&command),
+        Command::Keys(command) => kept::keys(&command),
     };
     result.unwrap_or_else(|error| {
         eprintln!("{error}");
@@ -178,6 +188,9 @@ async fn missing_secrets(file: &Path, snapshot: &Arc<Snapshot>) -> Result<Vec<Pr
     let mut add = |key: &str, message: String| {
         problems.push(loaded.problem(key, message, "set it where `keyward serve` runs"));
     };
+    if let Err(error) = open_state(snapshot).await {
+        add("database", error.to_string());
+    }
     if let Err(cause) = audit_key(snapshot).await {
         add("audit.hmac_key", cause);
     }
@@ -185,7 +198,10 @@ async fn missing_secrets(file: &Path, snapshot: &Arc<Snapshot>) -> Result<Vec<Pr
         for (inner, credential) in binding.credentials.iter().enumerate() {
             let nobody = Arc::new(Caller::none(&binding.environment));
             match try_out(&kinds::of(credential), &nobody, &snapshot.sources).await {
-                Ok(()) | Err(InjectError::Mint(MintError { kind: MintErrorKind::NeedsCaller, .. })) => {}
+                Ok(())
+                | Err(InjectError::Mint(MintError {
+                    kind: MintErrorKind::NeedsCaller | MintErrorKind::Consent, ..
+                })) => {}
                 Err(error) => add(&format!("bindings[{index}].credentials[{inner}].secret"), error.to_string()),
             }
         }

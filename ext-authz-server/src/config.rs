@@ -6,13 +6,16 @@
 
 mod binding;
 pub(crate) mod check;
+mod connect;
 pub(crate) mod credential;
+mod database;
 mod identity;
 mod listen;
 mod load;
 mod node;
 mod position;
 mod problem;
+mod provider;
 mod reference;
 mod server;
 mod shape;
@@ -20,21 +23,25 @@ pub(crate) mod store;
 mod suggestion;
 
 pub use binding::{Binding, BindingMode, Principals, Probe, ProbeMethod, SecretSource};
+pub use connect::{Connect, Login};
 pub use credential::{
-    Assertion, AwsCredential, AwsEndpoint, AwsExternalId, AwsHop, AwsIdentity, AwsKeys, AwsPayload, AwsRole, AwsSession,
-    AwsSignature, AwsSource, AwsTenant, AwsWebIdentity, AzureIdentity, BasicCredential, ClientAuthentication, Credential,
-    GithubApp, GoogleKey, GoogleMetadata, HeaderCredential, Impersonation, OauthClient, OauthCredential, OauthGrant,
-    QueryCredential, ResourceServer, SigningAlgorithm, TOKEN, TokenFrom, TokenKind, TokenSource, UpstreamScheme,
+    Assertion, AwsCredential, AwsEndpoint, AwsExternalId, AwsHop, AwsIdentity, AwsKeys, AwsPayload, AwsRole,
+    AwsSession, AwsSignature, AwsSource, AwsTenant, AwsWebIdentity, AzureIdentity, BasicCredential,
+    ClientAuthentication, Credential, GithubApp, GoogleKey, GoogleMetadata, HeaderCredential, Impersonation,
+    OauthClient, OauthCredential, OauthGrant, QueryCredential, ResourceServer, SigningAlgorithm, TOKEN, TokenFrom,
+    TokenKind, TokenSource, UpstreamScheme,
 };
+pub use database::Database;
 pub use identity::{Algorithm, IdentityConfig, Issuer, JwksSource};
 pub use listen::{Listen, ListenAddress, Tls};
 pub use load::{Loaded, load, parse};
 pub use problem::{ConfigError, Problem};
+pub use provider::{ApiKeyProvider, ClientAuthenticationMethod, OauthProvider, Provider};
 pub use reference::reference;
 pub use server::{Destination, MethodClass, Server, ServerMode};
 pub use store::{
-    AwsSecretsManagerStore, AwsSsmStore, AzureAuth, AzureStore, Caching, DirectoryStore, GcpAuth, GcpStore, KubernetesStore,
-    OnePasswordStore, Store, VaultAuth, VaultStore,
+    AwsSecretsManagerStore, AwsSsmStore, AzureAuth, AzureStore, Caching, DirectoryStore, GcpAuth, GcpStore,
+    KubernetesStore, OnePasswordStore, Store, VaultAuth, VaultStore,
 };
 
 use std::collections::BTreeMap;
@@ -66,6 +73,17 @@ pub struct Config {
     /// references. Default: none besides the environment and files.
     #[serde(default)]
     pub stores: BTreeMap<String, Store>,
+    /// Where Keyward keeps grants, its own secrets and what replicas share. Default: nothing is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Database")]
+    pub database: Option<Database>,
+    /// The pages on which people connect accounts. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Connect")]
+    pub connect: Option<Connect>,
+    /// Where people connect accounts, by name: 1 to 64 characters of a-z, 0-9, `-`, `_` and `.`. Default: none.
+    #[serde(default)]
+    pub providers: BTreeMap<String, Provider>,
     /// The upstreams, by name: 1 to 64 characters of a-z, 0-9, `-`, `_` and `.`.
     pub servers: BTreeMap<String, Server>,
     /// The credentials and where they may go. Default: none, so that every request is denied.

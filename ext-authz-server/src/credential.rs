@@ -27,6 +27,7 @@ use crate::caller::Caller;
 use crate::decision::{Denial, Stage};
 use crate::freshness::{Key, MintError, MintErrorKind, Origin, Terms};
 use crate::request::Request;
+use crate::secret::GRANT_SCHEME;
 use crate::sources::Sources;
 
 pub use crate::freshness::Minting;
@@ -48,6 +49,13 @@ pub trait Credential: Send + Sync {
 
     /// What it is made of, for people and audit records: references, roles, clients; no secret.
     fn references(&self) -> Vec<String>;
+
+    /// Where the calling person gives what it is made of, for a credential that is a person's own: an entry of `providers`. As
+    /// it stands, that is the `grant://NAME` among its references.
+    fn provider(&self) -> Option<String> {
+        let prefix = format!("{GRANT_SCHEME}://");
+        self.references().iter().find_map(|reference| reference.strip_prefix(&prefix).map(str::to_owned))
+    }
 
     /// What tells its materials apart: everything that changes one is a part of the key, so that no caller gets another's.
     /// `None` for what is had anew each time, such as a secret that its store keeps.
@@ -144,23 +152,29 @@ impl Injection {
 
 /// Has every credential of the chosen bindings and applies them, signatures last. `authority` is what the upstream reads.
 ///
+/// `body` is the body that the upstream gets, where it is not the client's.
+///
 /// # Errors
 /// The first credential that cannot be had or applied; nothing is injected then.
 pub async fn inject(
     choice: &Choice,
     request: &Request<'_>,
     authority: &str,
+    body: Option<Vec<u8>>,
     caller: &Arc<Caller>,
     sources: &Arc<Sources>,
 ) -> Result<Injection, Denial> {
     check_query(choice, request.target.ok().and_then(|target| target.query))?;
     let mut outgoing = Outgoing::new(request, authority, &choice.server_slots);
+    if let Some(body) = body {
+        outgoing.set_body(body);
+    }
     let mut origins = Vec::new();
     for last in [false, true] {
         for binding in &choice.bindings {
             for credential in binding.credentials.iter().filter(|credential| credential.signs() == last) {
                 let material = put(credential, &mut outgoing, caller, sources).await;
-                let material = material.map_err(|error| denial(binding, &error))?;
+                let material = material.map_err(|error| denial(binding, &**credential, &error))?;
                 origins.extend_from_slice(material.origins());
             }
         }
@@ -218,12 +232,16 @@ fn check_secret(secret: &[u8]) -> Result<(), CredentialError> {
     Ok(())
 }
 
-fn denial(binding: &Binding, error: &InjectError) -> Denial {
-    let reason = match error {
-        InjectError::Mint(MintError { kind: MintErrorKind::Consent, .. }) => Reason::CredentialUnavailable,
-        InjectError::Mint(_) | InjectError::Apply(_) => Reason::CredentialUnavailable,
-    };
-    Denial::new(Stage::Credential, reason, format!("binding `{}`: {error}", binding.id))
+fn denial(binding: &Binding, credential: &dyn Credential, error: &InjectError) -> Denial {
+    let cause = format!("binding `{}`: {error}", binding.id);
+    match error {
+        InjectError::Mint(MintError { kind: MintErrorKind::Consent, .. }) => {
+            Denial::new(Stage::Credential, Reason::ConsentRequired, cause).at_provider(credential.provider())
+        }
+        InjectError::Mint(_) | InjectError::Apply(_) => {
+            Denial::new(Stage::Credential, Reason::CredentialUnavailable, cause)
+        }
+    }
 }
 
 /// Removes what no client may send and every place of this server's credentials that is not filled now.

@@ -30,6 +30,8 @@ pub struct Denial {
     pub reason: Reason,
     /// What the operator reads. Never a secret, never an argument.
     pub cause: String,
+    /// The provider at which the person has to connect an account first, where that is why.
+    pub provider: Option<String>,
 }
 
 /// A stage that ran, for `keyward explain`.
@@ -78,6 +80,12 @@ impl Denial {
     /// A denial at `stage`.
     #[must_use]
     pub fn new(stage: Stage, reason: Reason, cause: impl ToString) -> Denial {
-        Denial { stage, reason, cause: cause.to_string() }
+        Denial { stage, reason, cause: cause.to_string(), provider: None }
+    }
+
+    /// The same, and where the person has to connect an account.
+    #[must_use]
+    pub fn at_provider(self, provider: Option<String>) -> Denial {
+        Denial { provider, ..self }
     }
 }

@@ -109,6 +109,32 @@ impl Identity {
         Ok(claims::principal(issuer, &claims, unix_secs)?)
     }
 
+    /// The subject of an id token (OpenID Connect Core, 3.1.3.7) of this issuer for Keyward's own client there, answering the
+    /// login with this nonce.
+    ///
+    /// # Errors
+    /// Every id token that is not beyond doubt.
+    pub async fn verify_login(
+        &self,
+        issuer: &str,
+        id_token: &str,
+        client_id: &str,
+        nonce: &str,
+    ) -> Result<String, IdentityError> {
+        let Verifier { issuer, keys } = self.named(issuer).ok_or(TokenError::Issuer)?;
+        let unverified = Unverified::read(id_token, issuer.max_token_bytes)?;
+        if !issuer.algorithms.contains(&unverified.algorithm) {
+            return Err(TokenError::Algorithm.into());
+        }
+        let keys = keys
+            .lookup(unverified.kid.as_deref(), unverified.algorithm)
+            .await
+            .map_err(|cause| IdentityError::Keys { issuer: issuer.name.clone(), cause })?;
+        unverified.verify(&keys)?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(u64::MAX, |now| now.as_secs());
+        Ok(claims::login(issuer, &unverified.claims()?, (client_id, nonce), now)?)
+    }
+
     /// The principal of claims that nobody signed, for `keyward explain` only. The token's issuer must be a known one.
     ///
     /// # Errors

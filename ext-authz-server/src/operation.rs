@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use keyward_contract::json::{Limits, Value};
+use keyward_contract::mcp::elicitation::{self, Asking};
 use keyward_contract::mcp::{self, Body, Call, HttpView, Refusal};
 use keyward_contract::reason::Reason;
 
@@ -110,6 +111,28 @@ impl<'a> Content<'a> {
                 None => Shape::Plain,
             },
             Content::Http => Shape::Plain,
+        }
+    }
+
+    /// How its client can be asked to open an address.
+    #[must_use]
+    pub fn asking(&self) -> Asking {
+        match self {
+            Content::Mcp(Call { body: Body::Single(mcp::Message::Request(request)), revision }) => {
+                elicitation::asking(request, *revision)
+            }
+            _ => Asking::Plainly,
+        }
+    }
+
+    /// The one request that it holds, if it holds one.
+    #[must_use]
+    pub fn single_request(&'a self) -> Option<Operation<'a>> {
+        match self {
+            Content::Mcp(Call { body: Body::Single(message @ mcp::Message::Request(_)), .. }) => {
+                Some(message.operation().into())
+            }
+            _ => None,
         }
     }
 

@@ -9,9 +9,11 @@ use crate::assembly::{AssemblyError, assemble};
 use crate::audit::{Digester, Sink, Writer};
 use crate::check::Engine;
 use crate::config::{Config, ListenAddress};
+use crate::connect::Pages;
 use crate::secret::SecretBytes;
 use crate::serve::{Address, Bound, Listen, ServeError, Tls, signals};
 use crate::snapshot::{Snapshot, Snapshots};
+use crate::state::{State, StateError};
 
 /// How often it is looked whether a new snapshot is in use.
 const FOLLOW_INTERVAL: Duration = Duration::from_millis(50);
@@ -40,6 +42,9 @@ pub enum RunError {
     /// The admin address is not one.
     #[error("listen.admin `{0}`: only `ip:port` is possible")]
     Admin(String),
+    /// What is kept cannot be opened.
+    #[error(transparent)]
+    State(#[from] StateError),
     /// A listener.
     #[error(transparent)]
     Serve(#[from] ServeError),
@@ -52,6 +57,7 @@ pub struct Service {
     snapshots: Arc<Snapshots>,
     digester: Digester,
     serving: Arc<Snapshot>,
+    state: Option<Arc<State>>,
 }
 
 // === impl Service ===
@@ -63,12 +69,17 @@ impl Service {
     /// Whatever keeps the service from starting.
     pub async fn prepare(snapshots: Arc<Snapshots>) -> Result<Service, RunError> {
         let snapshot = snapshots.current();
+        let state = open_state(&snapshot).await?;
         let digester = digester(&snapshot).await?;
         let plan = assemble(snapshot.clone(), digester.clone())?;
         let writer = open_audit(&snapshot.config)?;
         let engine = Arc::new(Engine::new(plan, writer, snapshot.config.listen.max_concurrent_checks));
-        let bound = Bound::bind(engine.clone(), &listen(&snapshot.config)?).await?;
-        Ok(Service { engine, bound, snapshots, digester, serving: snapshot })
+        let mut bound = Bound::bind(engine.clone(), &listen(&snapshot.config)?).await?;
+        if let (Some(ListenAddress::Tcp(address)), Some(state)) = (&snapshot.config.listen.connect, &state) {
+            let pages = Pages::new(engine.clone(), snapshots.clone(), state.clone());
+            bound = bound.and_pages(*address, Arc::new(pages)).await?;
+        }
+        Ok(Service { engine, bound, snapshots, digester, serving: snapshot, state })
     }
 
     /// The engine, for what tells it about refused reloads.
@@ -88,14 +99,20 @@ impl Service {
     /// # Errors
     /// A listener failed, or signals cannot be received.
     pub async fn run(self) -> Result<(), RunError> {
-        let Service { engine, bound, snapshots, digester, serving } = self;
+        let Service { engine, bound, snapshots, digester, serving, state } = self;
         let stop = signals(engine.clone())?;
         // Whoever started the process may have closed its end; that is no reason not to serve.
         let _ = writeln!(std::io::stdout(), "{}", bound.addresses());
+        let freshness = serving.sources.freshness().clone();
         let following = tokio::spawn(follow(engine.clone(), snapshots, digester, serving));
+        let state = state.map(|state| (state.clone(), tokio::spawn(state.follow(freshness))));
         let result = bound.serve(stop).await;
         following.abort();
         engine.plan().sources().secrets.close(None).await;
+        if let Some((state, following)) = state {
+            following.abort();
+            state.database.close().await;
+        }
         Ok(result?)
     }
 }
@@ -135,6 +152,20 @@ async fn give_back(before: Arc<Snapshot>, serving: Arc<Snapshot>) {
     serving.sources.secrets.retain(&references).await;
 }
 
+/// Opens what is kept, where a database is configured, and lets everything that needs it find it.
+///
+/// # Errors
+/// It cannot be opened.
+pub(crate) async fn open_state(snapshot: &Snapshot) -> Result<Option<Arc<State>>, StateError> {
+    let Some(config) = &snapshot.config.database else { return Ok(None) };
+    let secrets = &snapshot.sources.secrets;
+    let state = State::open(config, secrets).await?;
+    // Both are set once: this is the start.
+    let _ = secrets.state().set(state.clone());
+    secrets.freshness().share(Arc::new(state.shared.clone()));
+    Ok(Some(state))
+}
+
 async fn digester(snapshot: &Snapshot) -> Result<Digester, RunError> {
     let key = audit_key(snapshot).await.map_err(RunError::AuditKey)?;
     Ok(Digester::new(key.expose()))
@@ -150,7 +181,11 @@ pub(crate) async fn audit_key(snapshot: &Snapshot) -> Result<Arc<SecretBytes>, S
     Ok(key)
 }
 
-fn open_audit(config: &Config) -> Result<Writer, RunError> {
+/// Opens the audit trail of a configuration.
+///
+/// # Errors
+/// The file cannot be opened.
+pub(crate) fn open_audit(config: &Config) -> Result<Writer, RunError> {
     let file = &config.audit.file;
     let sink = if file == Path::new("-") { Sink::Stdout } else { Sink::File(file.clone()) };
     Writer::start(sink, config.audit.queue_records)

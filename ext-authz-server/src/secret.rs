@@ -3,8 +3,9 @@
 //! A reference is `STORE://rest`. `env` and `file` are always there and are read at each use; entries of `stores` are
 //! remote for the most part and are used through [`Freshness`].
 
-mod azure;
 mod aws;
+mod azure;
+mod builtin;
 mod bytes;
 mod directory;
 mod env;
@@ -18,6 +19,7 @@ mod recent;
 mod remote;
 mod vault;
 
+pub use builtin::{BUILTIN_SCHEME, GRANT_SCHEME, is_path};
 pub use bytes::SecretBytes;
 pub use env::EnvStore;
 pub use file::FileStore;
@@ -37,12 +39,16 @@ use crate::config::{self, Config, SecretSource};
 use crate::credential::Material;
 use crate::freshness::{Freshness, Key, MintError, MintErrorKind, Origin, Terms};
 use crate::outbound::Outbound;
+use crate::state::StateDoor;
+use builtin::{Builtin, Personal};
 use recent::Recent;
 
 /// The largest secret, in bytes.
 pub const MAX_SECRET_BYTES: usize = 64 * 1024;
 /// The schemes that are there without configuration.
 pub const LOCAL_SCHEMES: [&str; 2] = ["env", "file"];
+/// Those, and the schemes of what Keyward itself keeps.
+pub const RESERVED_SCHEMES: [&str; 4] = ["env", "file", BUILTIN_SCHEME, GRANT_SCHEME];
 /// The field of the cached material that holds the whole content.
 const CONTENT: &str = "content";
 
@@ -68,6 +74,16 @@ pub trait SecretStore: Send + Sync {
 
     /// The whole content as of now. `rest` holds no placeholder any more.
     fn resolve<'a>(&'a self, rest: &'a str) -> Resolving<'a>;
+
+    /// The content for this caller, for a store whose contents belong to persons.
+    fn resolve_for<'a>(&'a self, rest: &'a str, _caller: &'a Caller) -> Resolving<'a> {
+        self.resolve(rest)
+    }
+
+    /// Whether its contents belong to persons: nothing of one caller's is ever remembered for another.
+    fn is_personal(&self) -> bool {
+        false
+    }
 
     /// How long a content is used; `None` for a local store, which is read at each use.
     fn terms(&self) -> Option<Terms> {
@@ -111,6 +127,7 @@ pub struct Secrets {
     stores: Vec<Entry>,
     freshness: Arc<Freshness>,
     recent: Arc<Recent>,
+    state: StateDoor,
 }
 
 struct Entry {
@@ -187,6 +204,12 @@ pub enum SecretError {
         /// What is missing.
         cause: PlaceholderError,
     },
+    /// The person has not given it yet.
+    #[error("secret `{reference}`: the person has not connected it")]
+    Consent {
+        /// The reference.
+        reference: String,
+    },
     /// The cache's word for a failed store.
     #[error(transparent)]
     Kept(MintError),
@@ -205,15 +228,22 @@ impl Resolved {
 // === impl Secrets ===
 
 impl Secrets {
-    /// The stores `env://` and `file://` alone; relative files are relative to `base`.
+    /// The stores that are always there; relative files are relative to `base`.
     #[must_use]
     pub fn standard(base: &Path) -> Secrets {
         let local =
             |scheme: &str, store: Arc<dyn SecretStore>| Entry { scheme: scheme.to_owned(), config: None, store };
+        let state = StateDoor::default();
         Secrets {
-            stores: vec![local("env", Arc::new(EnvStore)), local("file", Arc::new(FileStore::new(base)))],
+            stores: vec![
+                local("env", Arc::new(EnvStore)),
+                local("file", Arc::new(FileStore::new(base))),
+                local(BUILTIN_SCHEME, Arc::new(Builtin(state.clone()))),
+                local(GRANT_SCHEME, Arc::new(Personal(state.clone()))),
+            ],
             freshness: Arc::default(),
             recent: Arc::default(),
+            state,
         }
     }
 
@@ -237,7 +267,7 @@ impl Secrets {
             let config = config.stores.get(scheme).cloned();
             stores.push(Entry { scheme: scheme.clone(), config, store });
         }
-        Secrets { stores, freshness: self.freshness.clone(), recent: self.recent.clone() }
+        Secrets { stores, ..self.local() }
     }
 
     /// A store of a test's own under this scheme.
@@ -249,9 +279,16 @@ impl Secrets {
     }
 
     fn local(&self) -> Secrets {
-        let local = self.stores.iter().filter(|entry| LOCAL_SCHEMES.contains(&entry.scheme.as_str()));
+        let local = self.stores.iter().filter(|entry| RESERVED_SCHEMES.contains(&entry.scheme.as_str()));
         let entry = |entry: &Entry| Entry { scheme: entry.scheme.clone(), config: None, store: entry.store.clone() };
-        Secrets { stores: local.map(entry).collect(), freshness: self.freshness.clone(), recent: self.recent.clone() }
+        let (freshness, recent, state) = (self.freshness.clone(), self.recent.clone(), self.state.clone());
+        Secrets { stores: local.map(entry).collect(), freshness, recent, state }
+    }
+
+    /// Where the open state is, once it is open.
+    #[must_use]
+    pub fn state(&self) -> &StateDoor {
+        &self.state
     }
 
     /// The cache beneath the remote stores.
@@ -354,8 +391,9 @@ impl Secrets {
         };
         entry.store.check(&rest)?;
         let Some(terms) = entry.store.terms() else {
-            let Resolved { content, good_for } = entry.store.resolve(&rest).await?;
-            let retired = self.recent.note(&entry.scheme, &rest, &content);
+            let Resolved { content, good_for } = entry.store.resolve_for(&rest, caller).await?;
+            let is_personal = entry.store.is_personal();
+            let retired = if is_personal { Vec::new() } else { self.recent.note(&entry.scheme, &rest, &content) };
             let expires = good_for.map(|left| SystemTime::now() + left);
             return Ok(Secret { value: content, retired, expires, origin: Vec::new() });
         };
@@ -437,6 +475,7 @@ impl From<SecretError> for MintError {
             SecretError::Kept(error) => return error.clone(),
             SecretError::Unavailable { .. } | SecretError::Read { .. } => MintErrorKind::Transient,
             SecretError::Caller { .. } => MintErrorKind::NeedsCaller,
+            SecretError::Consent { .. } => MintErrorKind::Consent,
             _ => MintErrorKind::Rejected,
         };
         MintError { kind, cause: error.to_string() }

@@ -19,6 +19,7 @@ use tonic_health::server::HealthReporter;
 use crate::admin;
 use crate::audit::{Event, Record};
 use crate::check::{Engine, Service};
+use crate::connect::{self, Pages};
 use crate::decisions::Lines;
 use crate::report::proto::decisions_server::DecisionsServer;
 use crate::report::proto::filter_reports_server::FilterReportsServer;
@@ -114,6 +115,7 @@ pub struct Bound {
     admin: TcpListener,
     tls: Option<ServerTlsConfig>,
     drain: Duration,
+    pages: Option<(TcpListener, Arc<Pages>)>,
 }
 
 enum GrpcListener {
@@ -138,10 +140,19 @@ impl Bound {
             Address::Unix(path) => GrpcListener::Unix(bind_unix(path)?, path.clone()),
         };
         let admin = bind_tcp(listen.admin).await?;
-        Ok(Bound { engine, grpc, admin, tls, drain: listen.drain })
+        Ok(Bound { engine, grpc, admin, tls, drain: listen.drain, pages: None })
     }
 
-    /// The bound addresses as one line of JSON: `{"grpc":"127.0.0.1:9191","admin":"127.0.0.1:9192"}`.
+    /// Binds the listener of the connect pages, too.
+    ///
+    /// # Errors
+    /// An address in use.
+    pub async fn and_pages(self, address: SocketAddr, pages: Arc<Pages>) -> Result<Bound, ServeError> {
+        Ok(Bound { pages: Some((bind_tcp(address).await?, pages)), ..self })
+    }
+
+    /// The bound addresses as one line of JSON: `{"grpc":"127.0.0.1:9191","admin":"127.0.0.1:9192"}`,
+    /// with `connect` where there are pages.
     #[must_use]
     pub fn addresses(&self) -> String {
         let grpc = match &self.grpc {
@@ -149,7 +160,11 @@ impl Bound {
             GrpcListener::Unix(_, path) => format!("unix:{}", path.display()),
         };
         let admin = self.admin.local_addr().map(|address| address.to_string()).unwrap_or_default();
-        serde_json::json!({"grpc": grpc, "admin": admin}).to_string()
+        let mut addresses = serde_json::json!({"grpc": grpc, "admin": admin});
+        if let Some(Ok(connect)) = self.pages.as_ref().map(|(listener, _)| listener.local_addr()) {
+            addresses["connect"] = connect.to_string().into();
+        }
+        addresses.to_string()
     }
 
     /// Serves until `stop` ends, then drains: not ready, wait, finish what is under way, write the audit trail.
@@ -157,18 +172,31 @@ impl Bound {
     /// # Errors
     /// A listener failed.
     pub async fn serve(self, stop: impl Future<Output = ()> + Send) -> Result<(), ServeError> {
-        let Bound { engine, grpc, admin, tls, drain } = self;
+        let Bound { engine, grpc, admin, tls, drain, pages } = self;
         engine.record(Record::new(Event::Started, engine.plan().environment(), engine.plan().revision()));
         let (closing, closed) = watch::channel(false);
         let (health, router) = router(&engine, tls)?;
         let mut grpc_task = tokio::spawn(serve_grpc(router, grpc, ended(closed.clone())));
         let mut admin_task = tokio::spawn(admin::serve(engine.clone(), admin, ended(closed.clone())));
+        let mut pages_task = tokio::spawn({
+            let end = ended(closed.clone());
+            async move {
+                match pages {
+                    Some((listener, pages)) => connect::serve(pages, listener, end).await,
+                    None => {
+                        end.await;
+                        Ok(())
+                    }
+                }
+            }
+        });
         let health_task = tokio::spawn(follow_readiness(engine.clone(), health));
 
         let early = tokio::select! {
             () = stop => None,
             result = &mut grpc_task => Some(flatten(result)),
             result = &mut admin_task => Some(flatten(result)),
+            result = &mut pages_task => Some(flatten(result)),
         };
         let result = match early {
             Some(result) => result.and(Err(ServeError::Transport("a listener ended by itself".into()))),
@@ -177,8 +205,11 @@ impl Bound {
                 engine.drain();
                 tokio::time::sleep(drain).await;
                 let _ = closing.send(true);
-                let both = async { flatten((&mut grpc_task).await).and(flatten((&mut admin_task).await)) };
-                match tokio::time::timeout(FINISH, both).await {
+                let all = async {
+                    let both = flatten((&mut grpc_task).await).and(flatten((&mut admin_task).await));
+                    both.and(flatten((&mut pages_task).await))
+                };
+                match tokio::time::timeout(FINISH, all).await {
                     Ok(result) => result,
                     Err(_) => Err(ServeError::Transport("requests were still under way at the end".into())),
                 }
@@ -187,6 +218,7 @@ impl Bound {
         health_task.abort();
         grpc_task.abort();
         admin_task.abort();
+        pages_task.abort();
         engine.record(Record::new(Event::Stopped, engine.plan().environment(), engine.plan().revision()));
         engine.audit().close();
         result

@@ -12,6 +12,7 @@ use arc_swap::ArcSwap;
 use sha2::{Digest, Sha256};
 
 use crate::config::{self, Config, ConfigError, Loaded, Problem};
+use crate::connect::Invitations;
 use crate::identity::{Identity, jwks::JwksError};
 use crate::outbound::Outbound;
 use crate::policy::{Limits, Policy, PolicyError, PolicySource};
@@ -149,6 +150,8 @@ fn needs_restart(before: &Config, after: &Config) -> Vec<&'static str> {
         ("listen.tls", b.tls != a.tls),
         ("listen.max_concurrent_checks", b.max_concurrent_checks != a.max_concurrent_checks),
         ("listen.drain_secs", b.drain_secs != a.drain_secs),
+        ("listen.connect", b.connect != a.connect),
+        ("database", before.database != after.database),
         ("audit", before.audit != after.audit),
     ];
     changes.into_iter().filter(|(_, changed)| *changed).map(|(name, _)| name).collect()
@@ -199,7 +202,8 @@ impl Files {
         let identity = identity.map_err(|error| one(keys_problem(&self.loaded, &error)))?;
         let base = self.loaded.file.parent().unwrap_or(Path::new(""));
         let secrets = secrets.with(config, base, &Outbound::default());
-        let sources = Arc::new(Sources::new(Arc::new(secrets)));
+        let invitations = Invitations::of(config, secrets.state());
+        let sources = Arc::new(Sources::new(Arc::new(secrets)).with_invitations(invitations));
         Ok(Snapshot { revision: self.revision, config: self.loaded.config, policy, identity, sources })
     }
 }

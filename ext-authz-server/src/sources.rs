@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::caller::Caller;
+use crate::connect::Invitations;
 use crate::credential::{Credential, Material};
 use crate::freshness::{Freshness, MintError};
 use crate::grants::Grants;
@@ -19,6 +20,8 @@ pub struct Sources {
     pub secrets: Arc<Secrets>,
     /// The network.
     pub outbound: Outbound,
+    /// How people are asked for what is theirs; absent where there are no connect pages.
+    pub invitations: Option<Invitations>,
     grants: Option<Arc<dyn Grants>>,
 }
 
@@ -28,7 +31,14 @@ impl Sources {
     /// These stores, and the network as it is.
     #[must_use]
     pub fn new(secrets: Arc<Secrets>) -> Sources {
-        Sources { secrets, outbound: Outbound::default(), grants: None }
+        Sources { secrets, outbound: Outbound::default(), invitations: None, grants: None }
+    }
+
+    /// The same with this way of asking people.
+    #[must_use]
+    pub fn with_invitations(mut self, invitations: Option<Invitations>) -> Sources {
+        self.invitations = invitations;
+        self
     }
 
     /// The same with this store of grants.
@@ -38,10 +48,10 @@ impl Sources {
         self
     }
 
-    /// What people have given; `None` where there is no store for it.
+    /// What people have given; `None` where there is no database.
     #[must_use]
     pub fn grants(&self) -> Option<Arc<dyn Grants>> {
-        self.grants.clone()
+        self.grants.clone().or_else(|| self.secrets.state().get().map(|state| state.grants.clone()))
     }
 
     /// What was minted before.
@@ -61,7 +71,14 @@ impl Sources {
     ) -> Result<Arc<Material>, MintError> {
         let mint = || credential.clone().mint(caller.clone(), self.clone());
         match credential.key(caller) {
-            Some(key) => self.freshness().get(key, credential.terms(), mint).await,
+            Some(key) => {
+                // Whatever a kind's key says: what a person gave serves nobody else, and goes when the grant goes.
+                let key = match credential.provider() {
+                    Some(provider) => key.with("principal", &caller.principal.key).with("provider", provider),
+                    None => key,
+                };
+                self.freshness().get(key, credential.terms(), mint).await
+            }
             None => match tokio::time::timeout(STORE_TIMEOUT, mint()).await {
                 Ok(material) => material.map(Arc::new),
                 Err(_) => {

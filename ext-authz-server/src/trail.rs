@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use keyward_contract::mcp::Refusal;
+use keyward_contract::mcp::elicitation::Asking;
 use keyward_contract::reason::Reason;
 
 use crate::answer::Shape;
 use crate::audit::record::{BindingRecord, DecisionRecord, MAX_OPERATIONS, OperationRecord, PrincipalRecord, bounded};
 use crate::binding::Choice;
+use crate::connect::Attempt;
 use crate::decision::{Denial, Stage};
 use crate::plan::{Mode, Principal, Server};
 use crate::request::Request;
@@ -31,6 +33,10 @@ pub struct Trail {
     pub prescribed: Option<Refusal>,
     /// The MCP revision.
     pub revision: Option<&'static str>,
+    /// How the client can be asked to open an address.
+    pub asking: Asking,
+    /// What of the request belongs to the upstream's own conversation with the client, and a digest of what is asked.
+    pub attempt: (Attempt, String),
     /// Who asked.
     pub principal: Option<Arc<Principal>>,
     /// What was asked.
@@ -69,6 +75,8 @@ impl Trail {
             shape: Shape::Plain,
             prescribed: None,
             revision: None,
+            asking: Asking::Plainly,
+            attempt: (Attempt::default(), String::new()),
             principal: None,
             operations: Vec::new(),
             operation_count: 0,

@@ -8,6 +8,7 @@ mod aws;
 mod clients;
 mod compose;
 mod conformance;
+mod connect;
 mod deny;
 mod doctor;
 mod drain;

@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod authorization_server;
+pub mod browser;
 pub mod client;
 pub mod compose;
 pub mod envoy;

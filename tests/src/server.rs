@@ -3,7 +3,7 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -52,6 +52,23 @@ impl Server {
         let mut command = Command::new(files::program("keyward")?);
         command.args(arguments).envs(environment.iter().cloned());
         command.output().context("starting `keyward`")
+    }
+
+    /// The same with something on its standard input.
+    ///
+    /// # Errors
+    /// Where it does not start.
+    pub fn run_with_input(arguments: &[&str], environment: &[(String, String)], input: &str) -> Result<Output> {
+        use std::io::Write as _;
+        let mut command = Command::new(files::program("keyward")?);
+        command.args(arguments).envs(environment.iter().cloned());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().context("starting `keyward`")?;
+        if let Some(mut stdin) = child.stdin.take() {
+            // A program that does not read its input has ended already, and says why.
+            let _ = stdin.write_all(input.as_bytes());
+        }
+        child.wait_with_output().context("waiting for `keyward`")
     }
 
     /// The audit records so far, oldest first. A record that is only half written is left out.

@@ -287,6 +287,12 @@ impl Stack {
         Session::open(self.agents, revision, &self.token).await
     }
 
+    /// The server's environment, for other commands of its program.
+    #[must_use]
+    pub fn variables(&self) -> &[(String, String)] {
+        &self.environment
+    }
+
     /// `keyward.yaml` as it is now.
     #[must_use]
     pub fn config(&self) -> &Value {
@@ -316,7 +322,8 @@ impl Stack {
     /// Where it does not start.
     pub fn restart_server(&mut self) -> Result<()> {
         self.server.process.stop(Duration::from_secs(10));
-        self.config["listen"] = json!({"grpc": self.server.grpc.to_string(), "admin": self.server.admin.to_string()});
+        self.config["listen"]["grpc"] = json!(self.server.grpc.to_string());
+        self.config["listen"]["admin"] = json!(self.server.admin.to_string());
         write_config(&self.folder, &self.config)?;
         self.server = Server::start(&self.folder.join("keyward.yaml"), &self.environment, &self.folder)?;
         Ok(())

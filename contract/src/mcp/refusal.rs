@@ -39,6 +39,8 @@ pub struct ErrorFacts<'a> {
     pub requested: Option<&'a str>,
     /// The MCP revisions that the client can ask for instead.
     pub supported: &'a [&'a str],
+    /// Where a person connects an account.
+    pub connect_url: Option<&'a str>,
 }
 
 /// A JSON-RPC error: `{"jsonrpc":"2.0","id":1,"error":{"code":..,"message":..,"data":{"reason":..,"decision_id":..,
@@ -103,6 +105,7 @@ impl Refusal {
             detail: Some(&self.detail),
             requested: self.requested.as_deref(),
             supported: self.supported,
+            connect_url: None,
         };
         if self.is_plain { plain_body(self.reason, &facts) } else { error_body(self.reason, self.id.as_ref(), &facts) }
     }
@@ -185,8 +188,13 @@ fn write_message(reason: Reason, facts: &ErrorFacts<'_>, out: &mut Vec<u8>) {
     }
 }
 
-fn write_facts(facts: &ErrorFacts<'_>, out: &mut Vec<u8>) {
-    for (name, value) in [("decision_id", facts.decision_id), ("policy_revision", facts.policy_revision)] {
+pub(super) fn write_facts(facts: &ErrorFacts<'_>, out: &mut Vec<u8>) {
+    let facts = [
+        ("decision_id", facts.decision_id),
+        ("policy_revision", facts.policy_revision),
+        ("connect_url", facts.connect_url),
+    ];
+    for (name, value) in facts {
         if let Some(value) = value {
             out.push(b',');
             member(name, value, out);

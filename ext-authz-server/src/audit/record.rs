@@ -25,6 +25,14 @@ pub enum Event {
     ResponseWithheld,
     /// The filter refused a request by itself.
     RequestRefused,
+    /// A person connected an account.
+    Connected,
+    /// A person, or the provider in their name, declined to connect an account.
+    ConnectDeclined,
+    /// A person could not connect an account; the detail says why.
+    ConnectRefused,
+    /// A grant was deleted by an operator.
+    GrantRevoked,
     /// A new configuration or policy serves.
     ConfigReloaded,
     /// A new configuration or policy was refused; the last good one serves.
@@ -54,9 +62,26 @@ pub struct Record {
     /// The filter's report, where the event is one.
     #[serde(flatten)]
     pub report: Option<ReportRecord>,
+    /// The grant, where the event is about one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grant: Option<GrantRecord>,
     /// What was wrong or what changed, for events of the server.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub detail: String,
+}
+
+/// A grant: whose, where and for what; never its value.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct GrantRecord {
+    /// The tenant.
+    pub tenant: String,
+    /// The principal's key.
+    pub principal: String,
+    /// The provider.
+    pub provider: String,
+    /// The scopes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub scopes: Vec<String>,
 }
 
 /// A decision.
@@ -173,6 +198,7 @@ impl Record {
             policy_revision: policy_revision.to_owned(),
             decision: None,
             report: None,
+            grant: None,
             detail: String::new(),
         }
     }

@@ -11,6 +11,7 @@ use crate::caller::Caller;
 use crate::config::{Binding, Principals};
 use crate::credential::{InjectError, kinds, try_out};
 use crate::freshness::{MintError, MintErrorKind};
+use crate::run::open_state;
 use crate::sources::Sources;
 
 #[derive(Debug, Args)]
@@ -85,6 +86,8 @@ pub(super) fn run(command: &Bindings) -> Result<ExitCode, CommandError> {
     let snapshots = load(file)?;
     let snapshot = snapshots.current();
     let cards = block_on(async {
+        // Without it, what lies there counts as not set.
+        let _ = open_state(&snapshot).await;
         let mut cards = Vec::new();
         for binding in &snapshot.config.bindings {
             cards.push(card(binding, &snapshot.sources).await);
@@ -116,7 +119,9 @@ async fn card<'a>(binding: &'a Binding, sources: &Arc<Sources>) -> Card<'a> {
     for credential in binding.credentials.iter().map(kinds::of) {
         let state = match try_out(&credential, &nobody, sources).await {
             Ok(()) => State::Set,
-            Err(InjectError::Mint(MintError { kind: MintErrorKind::NeedsCaller, .. })) => State::PerCaller,
+            Err(InjectError::Mint(MintError { kind: MintErrorKind::NeedsCaller | MintErrorKind::Consent, .. })) => {
+                State::PerCaller
+            }
             Err(_) => State::NotSet,
         };
         let places = credential.places().iter().map(ToString::to_string).collect();

@@ -10,10 +10,10 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::Path;
 
-use super::{Config, Destination, ListenAddress, Server};
+use super::{Config, Credential, Destination, ListenAddress, Provider, SecretSource, Server};
 use crate::perimeter::authority::{Authority, HostPattern};
 use crate::perimeter::path;
-use crate::secret::{LOCAL_SCHEMES, Secrets};
+use crate::secret::{GRANT_SCHEME, LOCAL_SCHEMES, RESERVED_SCHEMES, Secrets};
 
 /// A problem before its position is known.
 #[derive(Debug)]
@@ -48,6 +48,7 @@ impl Checker<'_> {
         checker.policy();
         checker.audit();
         checker.stores();
+        checker.state();
         checker.servers();
         checker.bindings();
         checker.found
@@ -117,6 +118,20 @@ impl Checker<'_> {
         if listen.grpc == listen.admin && !matches!(&listen.grpc, ListenAddress::Tcp(address) if address.port() == 0) {
             self.add("listen.admin", "the same address as `listen.grpc`", "choose another port");
         }
+        match &listen.connect {
+            Some(ListenAddress::Unix(_)) => {
+                self.add("listen.connect", "a unix socket is not supported here", "write `ip:port`");
+            }
+            Some(address) if !address.is_local() && !listen.connect_public => {
+                let message = format!("`{address}` can be reached from other machines without TLS");
+                let remedy = "listen on loopback behind a proxy with TLS, or set `listen.connect_public: true`";
+                self.add("listen.connect", message, remedy);
+            }
+            Some(_) if self.config.connect.is_none() => {
+                self.add("listen.connect", "there is nothing to serve", "add the section `connect`");
+            }
+            _ => {}
+        }
         self.range("listen.max_concurrent_checks", listen.max_concurrent_checks, 1..=65536);
         self.range("listen.drain_secs", listen.drain_secs, 0..=300);
     }
@@ -146,7 +161,7 @@ impl Checker<'_> {
                     format!("`{name}` is not the name of a store"),
                     "use 1 to 64 characters of a-z, 0-9 and `-`",
                 );
-            } else if LOCAL_SCHEMES.contains(&name.as_str()) {
+            } else if RESERVED_SCHEMES.contains(&name.as_str()) {
                 self.add(&key, format!("`{name}` is always there"), "choose another name");
             }
             for (field, source) in store.kind().secrets() {
@@ -157,6 +172,62 @@ impl Checker<'_> {
                 }
             }
             store.kind().check(&key, self);
+        }
+    }
+
+    /// What is kept, and where people connect.
+    fn state(&mut self) {
+        let config = self.config;
+        if let Some(database) = &config.database {
+            database.check(self);
+        }
+        if let Some(connect) = &config.connect {
+            connect.check(self);
+        }
+        for (name, provider) in &config.providers {
+            let key = format!("providers.{name}");
+            self.name(&key, name);
+            provider.check(&key, self);
+        }
+        for (index, binding) in config.bindings.iter().enumerate() {
+            for (inner, credential) in binding.credentials.iter().enumerate() {
+                self.provider_of(&format!("bindings[{index}].credentials[{inner}]"), credential);
+            }
+        }
+    }
+
+    /// A refresh token never goes to an upstream, and a person's own key never to a token endpoint.
+    fn provider_of(&mut self, key: &str, credential: &Credential) {
+        let prefix = format!("{GRANT_SCHEME}://");
+        let providers = &self.config.providers;
+        for (field, source) in credential.kind().secrets() {
+            if let Some(name) = source.reference.strip_prefix(&prefix)
+                && !matches!(providers.get(name), Some(Provider::ApiKey(_)))
+            {
+                let message = "it names no provider of type `api_key`";
+                self.add(format!("{key}.{field}.ref"), message, "name an entry of `providers` with `type: api_key`");
+            }
+        }
+        if let Credential::Oauth(own) = credential
+            && let Some(name) = &own.provider
+            && !matches!(providers.get(name), Some(Provider::Oauth(_)))
+        {
+            let message = format!("there is no provider `{name}` of type `oauth`");
+            self.add(format!("{key}.provider"), message, "name an entry of `providers` with `type: oauth`");
+        }
+    }
+
+    /// The configuration that is checked.
+    pub(crate) fn config(&self) -> &Config {
+        self.config
+    }
+
+    /// A secret that is needed before any store is open.
+    pub(crate) fn own_secret(&mut self, key: &str, source: &SecretSource) {
+        self.secret(key, source);
+        if !LOCAL_SCHEMES.iter().any(|scheme| source.reference.starts_with(&format!("{scheme}://"))) {
+            let remedy = "write `env://NAME` or `file:///absolute/path`";
+            self.add(format!("{key}.ref"), "it is needed before any store is open", remedy);
         }
     }
 

@@ -22,6 +22,14 @@ pub struct Listen {
     /// Whether `admin` may be an address beyond loopback, default false. It shows no secret, but it shows names.
     #[serde(default)]
     pub admin_public: bool,
+    /// The pages on which people connect accounts, over plain HTTP: `ip:port`, default none. Browsers reach them through a
+    /// proxy with TLS, at `connect.public_url`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "ListenAddress")]
+    pub connect: Option<ListenAddress>,
+    /// Whether `connect` may be an address beyond loopback, default false: only where nothing but that proxy reaches it.
+    #[serde(default)]
+    pub connect_public: bool,
     /// Mutual TLS on the gRPC port.
     #[serde(default)]
     pub tls: Option<Tls>,
@@ -69,6 +77,8 @@ impl Default for Listen {
             grpc: default_grpc(),
             admin: default_admin(),
             admin_public: false,
+            connect: None,
+            connect_public: false,
             tls: None,
             max_concurrent_checks: default_max_concurrent_checks(),
             drain_secs: default_drain_secs(),

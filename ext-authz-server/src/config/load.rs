@@ -140,6 +140,9 @@ impl Config {
             resolve(&mut tls.key_file);
             resolve(&mut tls.client_ca_file);
         }
+        if let Some(database) = &mut self.database {
+            database.resolve_paths(base);
+        }
         for store in self.stores.values_mut() {
             store.kind_mut().resolve_paths(base);
         }

@@ -1,15 +1,15 @@
 //! The `stores` section: where secrets are kept, besides the environment and files.
 
-mod azure;
 mod aws;
+mod azure;
 mod directory;
 mod gcp;
 mod kubernetes;
 mod onepassword;
 mod vault;
 
-pub use azure::{AzureAuth, AzureStore};
 pub use aws::{AwsSecretsManagerStore, AwsSsmStore};
+pub use azure::{AzureAuth, AzureStore};
 pub use directory::DirectoryStore;
 pub use gcp::{GcpAuth, GcpStore};
 pub use kubernetes::KubernetesStore;

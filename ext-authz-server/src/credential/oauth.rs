@@ -87,6 +87,10 @@ impl Credential for Oauth {
         }
     }
 
+    fn provider(&self) -> Option<String> {
+        self.0.provider.clone()
+    }
+
     fn references(&self) -> Vec<String> {
         let own = &self.0;
         let at = own.issuer.iter().chain(&own.token_endpoint).take(1).cloned();

@@ -76,6 +76,10 @@ impl Credential for Probed {
         self.credentials.iter().flat_map(|credential| credential.references()).collect()
     }
 
+    fn provider(&self) -> Option<String> {
+        self.credentials.iter().find_map(|credential| credential.provider())
+    }
+
     /// Not the references: when one changes, the value of the one before serves until the new one is accepted.
     fn key(&self, caller: &Caller) -> Option<Key> {
         let mut key = Key::new("probed", caller.tenant()).with("binding", &self.binding).with("server", &caller.server);
@@ -85,7 +89,7 @@ impl Credential for Probed {
             for place in credential.places() {
                 key = key.with("place", place.to_string());
             }
-            is_personal |= credential.key(caller).is_some();
+            is_personal |= credential.key(caller).is_some() || credential.provider().is_some();
             is_personal |= credential.references().iter().any(|reference| is_template(reference));
         }
         Some(if is_personal { key.with("principal", &caller.principal.key) } else { key })

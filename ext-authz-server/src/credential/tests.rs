@@ -150,7 +150,7 @@ async fn run(choice: &Choice, target: &str, value: Option<&[u8]>) -> Result<Inje
     let request = attribute_context::Request { http: Some(http), ..Default::default() };
     let attributes = AttributeContext { request: Some(request), ..Default::default() };
     let message = CheckRequest { attributes: Some(attributes) };
-    inject(choice, &Request::read(&message), "upstream.example", &caller(), &sources(value)).await
+    inject(choice, &Request::read(&message), "upstream.example", None, &caller(), &sources(value)).await
 }
 
 #[tokio::test]

@@ -37,6 +37,12 @@ impl Key {
         self.parts.get(1).map(|(_, tenant)| tenant.as_str()).unwrap_or_default()
     }
 
+    /// One part by its name.
+    #[must_use]
+    pub fn part(&self, name: &str) -> Option<&str> {
+        self.parts.iter().find(|(own, _)| *own == name).map(|(_, value)| value.as_str())
+    }
+
     /// Whether every one of these parts is among its own.
     #[must_use]
     pub fn has_all(&self, parts: &[(&str, &str)]) -> bool {

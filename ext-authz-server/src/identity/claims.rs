@@ -56,6 +56,27 @@ pub(super) fn principal(issuer: &Issuer, claims: &Object<'_>, unix_secs: u64) ->
     })
 }
 
+/// Checks what an id token claims and says whose it is: for this client alone, with this nonce.
+pub(super) fn login(
+    issuer: &Issuer,
+    claims: &Object<'_>,
+    (client_id, nonce): (&str, &str),
+    unix_secs: u64,
+) -> Result<String, TokenError> {
+    let audiences = strings(claims.get("aud")).ok_or(TokenError::Claim("aud"))?;
+    let authorized = claims.get("azp").map(|azp| azp.as_str() == Some(client_id));
+    if !audiences.contains(&client_id) || authorized == Some(false) || (audiences.len() > 1 && authorized.is_none()) {
+        return Err(TokenError::Audience);
+    }
+    if claims.get("nonce").and_then(Value::as_str) != Some(nonce) {
+        return Err(TokenError::Claim("nonce"));
+    }
+    date(claims, "iat")?.ok_or(TokenError::Claim("iat"))?;
+    // The rest is that of every token; roles, agent and tenant need not be in an id token.
+    let own = Issuer { audiences: vec![client_id.to_owned()], tenant_claim: None, ..issuer.clone() };
+    Ok(principal(&own, claims, unix_secs)?.subject)
+}
+
 /// A claim by name, or by JSON pointer where the name begins with `/`.
 fn find<'c, 'a>(claims: &'c Object<'a>, name: &str) -> Option<&'c Value<'a>> {
     match name.strip_prefix('/') {

@@ -107,6 +107,40 @@ async fn a_good_token_names_its_principal() {
 }
 
 #[tokio::test]
+async fn a_login_is_for_one_client_and_answers_one_nonce() {
+    let (dir, signer) = (Scratch::new(), Signer::new("one"));
+    let identity = identity(&dir, &[signer.jwk()]);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let good = json!({
+        "aud": "keyward", "nonce": "n", "iat": now, "nbf": null, "exp": now + 60, "client_id": null, "roles": null,
+    });
+    let changed = |name: &str, value: Value| {
+        let mut changes = good.clone();
+        changes[name] = value;
+        signer.token(&with(changes))
+    };
+    let verify = async |token: &str| identity.verify_login("demo", token, "keyward", "n").await.ok();
+    assert_eq!(verify(&signer.token(&with(good.clone()))).await.as_deref(), Some("alice"));
+    assert_eq!(verify(&changed("azp", json!("keyward"))).await.as_deref(), Some("alice"));
+    for bad in [
+        changed("aud", json!("another")),
+        changed("aud", json!(["keyward", "another"])),
+        changed("azp", json!("another")),
+        changed("nonce", json!("m")),
+        changed("nonce", Value::Null),
+        changed("iss", json!("https://another.example")),
+        changed("iat", Value::Null),
+        changed("exp", json!(now - 31)),
+        changed("sub", Value::Null),
+        Signer::new("one").token(&with(good.clone())),
+        signer.token(&claims()),
+    ] {
+        assert_eq!(verify(&bad).await, None, "{bad}");
+    }
+    assert!(identity.verify_login("unknown", &signer.token(&with(good.clone())), "keyward", "n").await.is_err());
+}
+
+#[tokio::test]
 async fn bad_claims_are_refused() {
     let (dir, signer) = (Scratch::new(), Signer::new("one"));
     let identity = identity(&dir, &[signer.jwk()]);

@@ -39,7 +39,9 @@ impl Reference {
                 Some(("version", number)) if version.is_none() => version = Some(read_version(number)?),
                 Some(("mount", path)) if mount.is_none() => mount = Some(names(path)?),
                 _ => {
-                    return Err("after `?` there are `version=N`, `mount=PATH` and `dynamic`, joined by `&`, each once");
+                    return Err(
+                        "after `?` there are `version=N`, `mount=PATH` and `dynamic`, joined by `&`, each once",
+                    );
                 }
             }
         }

@@ -1,0 +1,236 @@
+//! `keyward secrets`, `keyward grants` and `keyward keys`: what lies in the database, without ever showing a value.
+
+use std::io::Read as _;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Args, Subcommand};
+use zeroize::Zeroizing;
+
+use super::{CommandError, ConfigFile, block_on, load};
+use crate::audit::record::{GrantRecord, rfc3339};
+use crate::audit::{Event, Record};
+use crate::config::Provider;
+use crate::connect::revoke_at_provider;
+use crate::database::Topic;
+use crate::grants::{GrantCard, GrantKey};
+use crate::run::{open_audit, open_state};
+use crate::secret::{MAX_SECRET_BYTES, is_path};
+use crate::snapshot::Snapshot;
+use crate::state::State;
+
+#[derive(Debug, Args)]
+pub(super) struct Secrets {
+    #[command(subcommand)]
+    action: SecretsAction,
+}
+
+#[derive(Debug, Subcommand)]
+enum SecretsAction {
+    /// Store what comes on standard input, byte for byte, as `keyward://PATH`. It is never shown again.
+    Put {
+        /// Segments of letters, digits, `-`, `_`, `.` and `~`, joined by `/`.
+        path: String,
+        /// Take one line feed off the end.
+        #[arg(long)]
+        trim_newline: bool,
+        #[command(flatten)]
+        file: ConfigFile,
+    },
+    /// Print the paths, versions and times of all secrets.
+    List {
+        #[command(flatten)]
+        file: ConfigFile,
+    },
+    /// Delete a secret. Replicas stop using it within a second.
+    Delete {
+        /// The path.
+        path: String,
+        #[command(flatten)]
+        file: ConfigFile,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Grants {
+    #[command(subcommand)]
+    action: GrantsAction,
+}
+
+#[derive(Debug, Subcommand)]
+enum GrantsAction {
+    /// Print who has connected which account, with scopes and times.
+    List {
+        /// Only of this tenant.
+        #[arg(long)]
+        tenant: Option<String>,
+        #[command(flatten)]
+        file: ConfigFile,
+    },
+    /// Delete a grant here and, where the provider can be told, there. Replicas stop using it within a second.
+    Revoke {
+        /// The principal's key, as `list` prints it.
+        principal: String,
+        /// The provider.
+        provider: String,
+        /// The tenant, as `list` prints it.
+        #[arg(long)]
+        tenant: String,
+        #[command(flatten)]
+        file: ConfigFile,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Keys {
+    #[command(subcommand)]
+    action: KeysAction,
+}
+
+#[derive(Debug, Subcommand)]
+enum KeysAction {
+    /// Wrap every data key under the first of `database.encryption_keys`; what is sealed stays as it is. Afterwards the other keys
+    /// can be removed from the configuration.
+    Rotate {
+        #[command(flatten)]
+        file: ConfigFile,
+    },
+}
+
+pub(super) fn secrets(command: &Secrets) -> Result<ExitCode, CommandError> {
+    match &command.action {
+        SecretsAction::Put { path, trim_newline, file } => {
+            if !is_path(path) {
+                return Err(CommandError::Other(format!("`{path}` is not the path of a secret")));
+            }
+            let value = standard_input(*trim_newline)?;
+            let version = with_state(file, async |state, _| state.secrets.put(path, &value).await.map_err(other))?;
+            println!("keyward://{path}: version {version}");
+        }
+        SecretsAction::List { file } => {
+            for card in with_state(file, async |state, _| state.secrets.list().await.map_err(other))? {
+                println!("keyward://{}  version {}  {}", card.path, card.version, rfc3339(card.changed));
+            }
+        }
+        SecretsAction::Delete { path, file } => {
+            let deleted = with_state(file, async |state, snapshot| {
+                let deleted = state.secrets.delete(path).await.map_err(other)?;
+                state.invalidate(&Topic::Secret { path: path.clone() }, snapshot.sources.freshness()).await;
+                Ok(deleted)
+            })?;
+            if !deleted {
+                return Err(CommandError::Other(format!("there is no secret `{path}`")));
+            }
+            println!("keyward://{path}: deleted");
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn grants(command: &Grants) -> Result<ExitCode, CommandError> {
+    match &command.action {
+        GrantsAction::List { tenant, file } => {
+            let cards = with_state(file, async |state, _| state.grants.list(tenant.as_deref()).await.map_err(other))?;
+            cards.iter().for_each(|card| println!("{}", line(card)));
+        }
+        GrantsAction::Revoke { principal, provider, tenant, file } => {
+            let key = GrantKey::new(tenant, principal, provider);
+            let told = with_state(file, async |state, snapshot| revoke(&state, &snapshot, &key).await)?;
+            println!("deleted; {told}");
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn keys(command: &Keys) -> Result<ExitCode, CommandError> {
+    let KeysAction::Rotate { file } = &command.action;
+    // Opening wraps anew already; what is left is to say how the keys are now.
+    let count = with_state(file, async |state, _| {
+        state.sealer.rewrap().await.map_err(other)?;
+        state.sealer.count().await.map_err(other)
+    })?;
+    println!("all {count} data keys are wrapped under the first of `database.encryption_keys`");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Deletes a grant, tells the provider and the replicas, and leaves a record. Returns what the provider was told.
+async fn revoke(state: &State, snapshot: &Snapshot, key: &GrantKey) -> Result<&'static str, CommandError> {
+    let Some((grant, _)) = state.grants.load(key).await.map_err(other)? else {
+        return Err(CommandError::Other("there is no such grant".to_owned()));
+    };
+    // Here first: whatever the provider says, it is not used any more.
+    state.grants.delete(key, None).await.map_err(other)?;
+    state.invalidate(&Topic::of_grant(key), snapshot.sources.freshness()).await;
+    let told = match snapshot.config.providers.get(&key.provider) {
+        Some(Provider::Oauth(own)) => match revoke_at_provider(own, &grant.secret, &snapshot.sources).await {
+            Ok(true) => "the provider has revoked it, too",
+            Ok(false) => "the provider has no way to be told",
+            Err(error) => {
+                eprintln!("the provider could not be told: {error}");
+                "the provider still knows it"
+            }
+        },
+        _ => "a key that a person entered stays valid at the provider",
+    };
+    let audit = open_audit(&snapshot.config).map_err(other)?;
+    let mut record = Record::new(Event::GrantRevoked, &snapshot.config.environment, &snapshot.revision);
+    let GrantKey { tenant, principal, provider } = key.clone();
+    record.grant = Some(GrantRecord { tenant, principal, provider, scopes: grant.scopes });
+    record.detail = told.to_owned();
+    audit.accept(&record).map_err(other)?;
+    audit.close();
+    Ok(told)
+}
+
+fn line(card: &GrantCard) -> String {
+    let GrantCard { key, scopes, account, given, changed, expires } = card;
+    let account = account.as_deref().unwrap_or("-");
+    let scopes = if scopes.is_empty() { "-".to_owned() } else { scopes.join(" ") };
+    let expires = expires.map_or_else(|| "-".to_owned(), rfc3339);
+    format!(
+        "tenant={} principal={} provider={} account={account:?} scopes={scopes:?} given={} changed={} expires={expires}",
+        key.tenant,
+        key.principal,
+        key.provider,
+        rfc3339(*given),
+        rfc3339(*changed),
+    )
+}
+
+/// Opens the state of a configuration for one command.
+fn with_state<T>(
+    file: &ConfigFile,
+    work: impl AsyncFnOnce(Arc<State>, Arc<Snapshot>) -> Result<T, CommandError>,
+) -> Result<T, CommandError> {
+    let snapshot = load(file)?.current();
+    block_on(async {
+        let state = open_state(&snapshot).await.map_err(other)?;
+        let state =
+            state.ok_or_else(|| CommandError::Other("there is no `database` in the configuration".to_owned()))?;
+        let result = work(state.clone(), snapshot).await;
+        state.database.close().await;
+        result
+    })?
+}
+
+fn standard_input(trim_newline: bool) -> Result<Zeroizing<Vec<u8>>, CommandError> {
+    let mut value = Zeroizing::new(Vec::with_capacity(MAX_SECRET_BYTES + 1));
+    std::io::stdin().take(MAX_SECRET_BYTES as u64 + 1).read_to_end(&mut value).map_err(other)?;
+    if trim_newline && value.ends_with(b"\n") {
+        value.pop();
+        if value.ends_with(b"\r") {
+            value.pop();
+        }
+    }
+    match value.len() {
+        0 => Err(CommandError::Other("standard input is empty".to_owned())),
+        length if length > MAX_SECRET_BYTES => {
+            Err(CommandError::Other(format!("the secret is longer than {MAX_SECRET_BYTES} bytes")))
+        }
+        _ => Ok(value),
+    }
+}
+
+fn other(error: impl ToString) -> CommandError {
+    CommandError::Other(error.to_string())
+}

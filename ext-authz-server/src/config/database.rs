@@ -1,0 +1,69 @@
+//! The `database` section: where Keyward keeps what outlives a process, and the keys that seal it.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::SecretSource;
+use super::check::Checker;
+use crate::database::Kind;
+
+/// Where grants, secrets and what replicas share are kept; always sealed.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Database {
+    /// `sqlite://FILE`, relative to the configuration file, default `sqlite://keyward.db`. For one replica, or for several on
+    /// one machine.
+    #[serde(default = "default_url")]
+    pub url: String,
+    /// Instead of `url`: where the address of a PostgreSQL database is, `postgres://user:password@host/name`. For replicas on
+    /// several machines.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "SecretSource")]
+    pub url_secret: Option<SecretSource>,
+    /// The keys that wrap the data keys: 32 bytes in base64 each, for example of `openssl rand -base64 32`. The first one
+    /// wraps; those after it open what is not wrapped anew yet, and can be removed after `keyward keys rotate`.
+    #[schemars(length(min = 1, max = 8))]
+    pub encryption_keys: Vec<SecretSource>,
+    /// The most connections, 1 to 256, default 8.
+    #[serde(default = "default_max_connections")]
+    #[schemars(range(min = 1, max = 256))]
+    pub max_connections: u32,
+}
+
+// === impl Database ===
+
+impl Database {
+    /// Adds what must not stand here.
+    pub(super) fn check(&self, checker: &mut Checker<'_>) {
+        if Kind::of(&self.url) != Some(Kind::Sqlite) {
+            // Not shown: it may hold a password.
+            let message = "the address is not `sqlite://FILE`";
+            checker.add("database.url", message, "name a file; a PostgreSQL address goes to `database.url_secret`");
+        }
+        if let Some(source) = &self.url_secret {
+            checker.own_secret("database.url_secret", source);
+        }
+        let keys = "database.encryption_keys";
+        checker.not_empty(keys, &self.encryption_keys, 8, "nothing is kept unsealed: name where a key is");
+        checker.distinct(keys, &self.encryption_keys);
+        for (index, source) in self.encryption_keys.iter().enumerate() {
+            checker.own_secret(&format!("{keys}[{index}]"), source);
+        }
+        checker.range("database.max_connections", self.max_connections, 1..=256);
+    }
+
+    /// Makes a relative file relative to the folder of the configuration.
+    pub(super) fn resolve_paths(&mut self, base: &std::path::Path) {
+        if let Some(file) = self.url.strip_prefix("sqlite://") {
+            self.url = format!("sqlite://{}", base.join(file).display());
+        }
+    }
+}
+
+fn default_url() -> String {
+    "sqlite://keyward.db".to_owned()
+}
+
+fn default_max_connections() -> u32 {
+    8
+}

@@ -1,0 +1,198 @@
+//! The state that outlives a process: one set of queries over SQLite (an embedded file) or PostgreSQL.
+//!
+//! Values that are worth stealing are sealed before they come here; see [`seal`](crate::seal). All replicas of one
+//! deployment share one database, and their clocks must agree to within a few seconds.
+
+mod grants;
+mod secrets;
+mod shared;
+mod states;
+#[cfg(test)]
+mod tests;
+
+pub use grants::DatabaseGrants;
+pub use secrets::{DatabaseSecrets, SecretCard};
+pub use shared::{DatabaseShared, SharedError, Topic};
+pub use states::{States, StatesError};
+pub(crate) use states::{digest, random_name};
+
+use std::path::Path;
+use std::str::FromStr as _;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::{AnyPool, ConnectOptions as _, Executor as _, SqlSafeStr as _};
+
+/// How long to wait for a connection.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
+/// How many invalidations are kept for replicas that were away.
+const INVALIDATIONS_KEPT: i64 = 10_000;
+/// Each database file's settings: readers do not wait for a writer, a committed grant survives a loss of power, and what
+/// is deleted is overwritten.
+const SQLITE_SETTINGS: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 2500; \
+                               PRAGMA secure_delete = ON;";
+
+/// A database that is open and has Keyward's tables.
+#[derive(Clone)]
+pub struct Database {
+    pool: AnyPool,
+}
+
+/// Which database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// An embedded file.
+    Sqlite,
+    /// A PostgreSQL server.
+    Postgres,
+}
+
+/// Why the database does not serve. Never holds the address, which may hold a password, nor a value.
+#[derive(Debug, thiserror::Error)]
+pub enum DatabaseError {
+    /// The address is not one.
+    #[error("the address is neither `sqlite://FILE` nor `postgres://…`")]
+    Url,
+    /// The file cannot be made or protected.
+    #[error("the file cannot be opened: {0}")]
+    File(std::io::Error),
+    /// It cannot be reached or refuses.
+    #[error("{doing}: {cause}")]
+    Query {
+        /// What was tried.
+        doing: &'static str,
+        /// What the driver said.
+        cause: String,
+    },
+}
+
+// === impl Database ===
+
+impl Database {
+    /// Opens the database and brings its tables up to date. `url` is `sqlite://FILE`, `sqlite::memory:` or `postgres://…`.
+    ///
+    /// # Errors
+    /// It cannot be reached, or its tables are those of a later version.
+    pub async fn open(url: &str, max_connections: u32) -> Result<Database, DatabaseError> {
+        static DRIVERS: std::sync::Once = std::sync::Once::new();
+        DRIVERS.call_once(sqlx::any::install_default_drivers);
+        let kind = Kind::of(url).ok_or(DatabaseError::Url)?;
+        let is_memory = url == "sqlite::memory:";
+        if let (Kind::Sqlite, false) = (&kind, is_memory) {
+            make_file(Path::new(url.trim_start_matches("sqlite://"))).map_err(DatabaseError::File)?;
+        }
+        let options = AnyConnectOptions::from_str(url).map_err(|_| DatabaseError::Url)?;
+        // Statements are not logged: their text is known, and their values are nobody's business.
+        let options = options.disable_statement_logging();
+        let is_sqlite = kind == Kind::Sqlite;
+        let pool = AnyPoolOptions::new()
+            .max_connections(if is_memory { 1 } else { max_connections })
+            .idle_timeout(if is_memory { None } else { Some(Duration::from_secs(600)) })
+            .max_lifetime(if is_memory { None } else { Some(Duration::from_secs(1800)) })
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .after_connect(move |connection, _| {
+                Box::pin(async move {
+                    if is_sqlite {
+                        connection.execute(SQLITE_SETTINGS).await?;
+                    }
+                    Ok(())
+                })
+            })
+            .connect_with(options)
+            .await
+            .map_err(|error| failed("connect", &error))?;
+        let tables = include_str!("database/schema_1.sql");
+        let first = Migration::new(1, "state".into(), MigrationType::Simple, tables.into_sql_str(), false);
+        Migrator::with_migrations(vec![first])
+            .run(&pool)
+            .await
+            .map_err(|error| DatabaseError::Query { doing: "bring the tables up to date", cause: error.to_string() })?;
+        Ok(Database { pool })
+    }
+
+    /// Whether it answers.
+    ///
+    /// # Errors
+    /// Why not.
+    pub async fn probe(&self) -> Result<(), DatabaseError> {
+        sqlx::query("SELECT 1").execute(&self.pool).await.map(drop).map_err(|error| failed("probe", &error))
+    }
+
+    /// Deletes what has ended. Nothing that has ended is used whether or not this runs.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn tidy(&self) -> Result<u64, DatabaseError> {
+        let now = unix_ms(SystemTime::now());
+        let mut deleted = 0;
+        for statement in [
+            "DELETE FROM states WHERE expires_ms <= $1",
+            "DELETE FROM used WHERE expires_ms <= $1",
+            "DELETE FROM material WHERE expires_ms <= $1",
+            "DELETE FROM leases WHERE expires_ms <= $1",
+            "DELETE FROM grants WHERE expires_ms <= $1",
+        ] {
+            let done = sqlx::query(statement).bind(now).execute(&self.pool).await;
+            deleted += done.map_err(|error| failed("tidy", &error))?.rows_affected();
+        }
+        let old =
+            "DELETE FROM invalidations WHERE number <= (SELECT value FROM counters WHERE name = 'invalidations') - $1";
+        let done = sqlx::query(old).bind(INVALIDATIONS_KEPT).execute(&self.pool).await;
+        Ok(deleted + done.map_err(|error| failed("tidy", &error))?.rows_affected())
+    }
+
+    /// Ends all connections.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+
+    /// The connections.
+    pub(crate) fn pool(&self) -> &AnyPool {
+        &self.pool
+    }
+}
+
+// === impl Kind ===
+
+impl Kind {
+    /// The kind that an address names.
+    #[must_use]
+    pub fn of(url: &str) -> Option<Kind> {
+        if url == "sqlite::memory:" || url.strip_prefix("sqlite://").is_some_and(|file| !file.is_empty()) {
+            return Some(Kind::Sqlite);
+        }
+        (url.starts_with("postgres://") || url.starts_with("postgresql://")).then_some(Kind::Postgres)
+    }
+}
+
+/// What the driver said, without the parts that could hold an address.
+pub(crate) fn failed(doing: &'static str, error: &sqlx::Error) -> DatabaseError {
+    let cause = match error {
+        sqlx::Error::Configuration(_) => "the address cannot be used".to_owned(),
+        sqlx::Error::Database(error) => error.message().to_owned(),
+        sqlx::Error::PoolTimedOut => "no connection in time".to_owned(),
+        other => other.to_string(),
+    };
+    DatabaseError::Query { doing, cause }
+}
+
+/// Makes the file, for its owner only, where there is none: SQLite itself would make one that others can read.
+fn make_file(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    match std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Milliseconds since 1970.
+pub(crate) fn unix_ms(time: SystemTime) -> i64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// The time of milliseconds since 1970.
+pub(crate) fn from_unix_ms(ms: i64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_millis(u64::try_from(ms).unwrap_or(0))
+}

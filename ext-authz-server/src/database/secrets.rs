@@ -1,0 +1,105 @@
+//! Operators' secrets in the database: put once, never shown again, referenced as `keyward://PATH`.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use sqlx::Row as _;
+use zeroize::Zeroizing;
+
+use super::{Database, DatabaseError, failed, from_unix_ms, unix_ms};
+use crate::seal::{Place, Scope, SealError, Sealed, Sealer};
+
+/// The secrets of a database.
+#[derive(Clone)]
+pub struct DatabaseSecrets {
+    database: Database,
+    sealer: Arc<Sealer>,
+}
+
+/// A secret without its value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecretCard {
+    /// The path.
+    pub path: String,
+    /// How many times it was put.
+    pub version: i64,
+    /// When it was last put.
+    pub changed: SystemTime,
+}
+
+// === impl DatabaseSecrets ===
+
+impl DatabaseSecrets {
+    /// The secrets of this database.
+    #[must_use]
+    pub fn new(database: Database, sealer: Arc<Sealer>) -> DatabaseSecrets {
+        DatabaseSecrets { database, sealer }
+    }
+
+    /// Stores a secret in place of an earlier one, and returns its version.
+    ///
+    /// # Errors
+    /// It cannot be sealed, or the database does not answer.
+    pub async fn put(&self, path: &str, value: &[u8]) -> Result<i64, SealError> {
+        let sealed = self.sealer.seal(place(path), value).await?;
+        let version = sqlx::query(
+            "INSERT INTO secrets (path, version, key_id, sealed, changed_ms) VALUES ($1, 1, $2, $3, $4) \
+             ON CONFLICT (path) DO UPDATE SET version = secrets.version + 1, key_id = excluded.key_id, \
+             sealed = excluded.sealed, changed_ms = excluded.changed_ms RETURNING version",
+        )
+        .bind(path)
+        .bind(&sealed.key_id)
+        .bind(&sealed.text)
+        .bind(unix_ms(SystemTime::now()))
+        .fetch_one(self.database.pool())
+        .await
+        .and_then(|row| row.try_get(0))
+        .map_err(|error| failed("store a secret", &error))?;
+        Ok(version)
+    }
+
+    /// The secret; `None` where there is none.
+    ///
+    /// # Errors
+    /// It cannot be opened, or the database does not answer.
+    pub async fn get(&self, path: &str) -> Result<Option<Zeroizing<Vec<u8>>>, SealError> {
+        let read = |error: sqlx::Error| failed("read a secret", &error);
+        let found = sqlx::query("SELECT key_id, sealed FROM secrets WHERE path = $1")
+            .bind(path)
+            .fetch_optional(self.database.pool())
+            .await
+            .map_err(read)?;
+        let Some(row) = found else { return Ok(None) };
+        let sealed = Sealed { key_id: row.try_get(0).map_err(read)?, text: row.try_get(1).map_err(read)? };
+        self.sealer.open(place(path), &sealed).await.map(Some)
+    }
+
+    /// Deletes a secret; false where there was none.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn delete(&self, path: &str) -> Result<bool, DatabaseError> {
+        let done = sqlx::query("DELETE FROM secrets WHERE path = $1").bind(path).execute(self.database.pool()).await;
+        Ok(done.map_err(|error| failed("delete a secret", &error))?.rows_affected() > 0)
+    }
+
+    /// All secrets in order, without their values.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn list(&self) -> Result<Vec<SecretCard>, DatabaseError> {
+        let read = |error: sqlx::Error| failed("list secrets", &error);
+        let rows = sqlx::query("SELECT path, version, changed_ms FROM secrets ORDER BY path LIMIT 10000")
+            .fetch_all(self.database.pool())
+            .await
+            .map_err(read)?;
+        let card = |row: &sqlx::any::AnyRow| -> Result<SecretCard, sqlx::Error> {
+            Ok(SecretCard { path: row.try_get(0)?, version: row.try_get(1)?, changed: from_unix_ms(row.try_get(2)?) })
+        };
+        rows.iter().map(card).collect::<Result<_, _>>().map_err(read)
+    }
+}
+
+fn place(path: &str) -> Place<'_> {
+    Place { scope: Scope::Server, table: "secrets", row: path }
+}

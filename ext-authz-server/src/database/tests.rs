@@ -1,0 +1,361 @@
+//! One suite, run against every kind of database.
+
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::*;
+use crate::credential::Material;
+use crate::freshness::{Key, Shared as _};
+use crate::grants::{Grant, GrantKey, Grants as _, Replaced, Version};
+use crate::scratch::Scratch;
+use crate::seal::{LocalKey, SealError, Sealer};
+use crate::secret::SecretBytes;
+
+const KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+
+/// A PostgreSQL server of its own, stopped when dropped.
+struct Postgres {
+    process: Child,
+    folder: PathBuf,
+    url: String,
+}
+
+impl Postgres {
+    /// `None`, with a word on standard error, where the machine has no PostgreSQL.
+    fn start() -> Option<Postgres> {
+        const NOBODY: u32 = 65534;
+        let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+        let Some(programs) = versions.map(|entry| entry.path().join("bin")).find(|bin| bin.join("initdb").exists())
+        else {
+            eprintln!("SKIPPED: there is no PostgreSQL here");
+            return None;
+        };
+        let folder = PathBuf::from(format!(
+            "/tmp/keyward-postgres-{}-{:?}",
+            std::process::id(),
+            SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos()
+        ));
+        std::fs::create_dir(&folder).unwrap();
+        let is_root =
+            std::fs::metadata("/proc/self").map(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0).unwrap();
+        if is_root {
+            std::os::unix::fs::chown(&folder, Some(NOBODY), Some(NOBODY)).unwrap();
+        }
+        let command = |program: &str| {
+            let mut command = Command::new(programs.join(program));
+            command.current_dir(&folder).stdout(Stdio::null()).stderr(Stdio::null());
+            if is_root {
+                command.uid(NOBODY).gid(NOBODY);
+            }
+            command
+        };
+        let made = command("initdb").args(["-D", "data", "-A", "trust", "-U", "keyward", "-N"]).status().unwrap();
+        assert!(made.success(), "initdb");
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let process = command("postgres")
+            .args(["-D", "data", "-F", "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="])
+            .args(["-p", &port.to_string()])
+            .spawn()
+            .unwrap();
+        Some(Postgres { process, folder, url: format!("postgres://keyward@127.0.0.1:{port}/postgres") })
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+async fn opened(url: &str) -> Database {
+    for _ in 0..100 {
+        if let Ok(database) = Database::open(url, 8).await {
+            return database;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("the database does not open");
+}
+
+fn sealer(database: &Database) -> Arc<Sealer> {
+    Arc::new(Sealer::new(database.clone(), vec![Arc::new(LocalKey::parse(KEY.as_bytes()).unwrap())]).unwrap())
+}
+
+/// Runs everything below against one database.
+async fn suite(url: &str) {
+    let database = opened(url).await;
+    let sealer = sealer(&database);
+    grants_are_replaced_by_version(&database, &sealer).await;
+    of_two_that_replace_at_once_one_wins(&database, &sealer).await;
+    a_grant_ends_at_its_time(&database, &sealer).await;
+    a_state_is_taken_once(&database, &sealer).await;
+    secrets_are_put_listed_and_deleted(&database, &sealer).await;
+    a_lease_has_one_holder(&database, &sealer).await;
+    material_is_shared_until_it_ends(&database, &sealer).await;
+    invalidations_arrive_in_order_at_every_replica(&database, &sealer).await;
+    what_was_moved_to_another_row_cannot_be_opened(&database, &sealer).await;
+    a_second_replica_reads_what_the_first_one_sealed(url, &database, &sealer).await;
+    assert!(database.tidy().await.unwrap() > 0);
+    database.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_holds_on_sqlite() {
+    let folder = Scratch::new();
+    let file = folder.path().join("state.db");
+    suite(&format!("sqlite://{}", file.display())).await;
+    let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(&file).unwrap());
+    assert_eq!(mode & 0o777, 0o600);
+    for entry in std::fs::read_dir(folder.path()).unwrap() {
+        let bytes = std::fs::read(entry.unwrap().path()).unwrap();
+        assert!(!bytes.windows(6).any(|window| window == b"marked"), "a value lies in the file as it is");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_holds_on_postgres() {
+    let Some(postgres) = Postgres::start() else { return };
+    suite(&postgres.url).await;
+}
+
+#[tokio::test]
+async fn an_address_that_is_none_is_not_shown() {
+    for url in ["", "marked", "mysql://marked", "sqlite://", "postgres://user:marked@127.0.0.1:1/x"] {
+        let error = Database::open(url, 1).await.err().unwrap().to_string();
+        assert!(!error.contains("marked"), "{error}");
+    }
+}
+
+fn grant(secret: &str) -> Grant {
+    Grant {
+        secret: Arc::new(SecretBytes::new(secret.as_bytes().to_vec())),
+        scopes: vec!["read".into(), "write".into()],
+        account: Some("alice@provider".into()),
+        given: from_unix_ms(1_700_000_000_000),
+        expires: None,
+    }
+}
+
+async fn grants_are_replaced_by_version(database: &Database, sealer: &Arc<Sealer>) {
+    let grants = DatabaseGrants::new(database.clone(), sealer.clone());
+    let key = GrantKey::new("tenant", "alice", "calendar");
+    assert!(grants.load(&key).await.unwrap().is_none());
+    let first = grants.replace(&key, None, &grant("marked-one")).await.unwrap();
+    assert_eq!(first, Replaced::Stored(Version(1)));
+    assert_eq!(grants.replace(&key, None, &grant("marked-no")).await.unwrap(), Replaced::Lost);
+    let (loaded, version) = grants.load(&key).await.unwrap().unwrap();
+    assert_eq!(loaded.secret.expose(), b"marked-one");
+    assert_eq!((loaded.scopes, loaded.account), (grant("").scopes, grant("").account));
+    assert_eq!((loaded.given, loaded.expires), (grant("").given, None));
+    let second = grants.replace(&key, Some(version), &grant("marked-two")).await.unwrap();
+    assert_eq!(second, Replaced::Stored(Version(2)));
+    assert_eq!(grants.replace(&key, Some(version), &grant("marked-no")).await.unwrap(), Replaced::Lost);
+    // Neighbours have nothing of it.
+    for other in [("other", "alice", "calendar"), ("tenant", "bob", "calendar"), ("tenant", "alice", "mail")] {
+        assert!(grants.load(&GrantKey::new(other.0, other.1, other.2)).await.unwrap().is_none());
+    }
+    let cards = grants.list(Some("tenant")).await.unwrap();
+    assert_eq!(cards.len(), 1);
+    assert_eq!((&cards[0].key, &cards[0].scopes), (&key, &grant("").scopes));
+    assert!(grants.list(Some("other")).await.unwrap().is_empty());
+    assert_eq!(grants.list(None).await.unwrap().len(), 1);
+    assert!(!grants.delete(&key, Some(Version(1))).await.unwrap());
+    assert!(grants.delete(&key, Some(Version(2))).await.unwrap());
+    assert!(!grants.delete(&key, None).await.unwrap());
+    assert!(grants.load(&GrantKey::new("tenant", "", "calendar")).await.is_err());
+}
+
+async fn of_two_that_replace_at_once_one_wins(database: &Database, sealer: &Arc<Sealer>) {
+    let grants = DatabaseGrants::new(database.clone(), sealer.clone());
+    let key = GrantKey::new("tenant", "racer", "calendar");
+    grants.replace(&key, None, &grant("marked")).await.unwrap();
+    let tasks = (0..8).map(|number| {
+        let (grants, key) = (grants.clone(), key.clone());
+        let text = format!("marked-{number}");
+        tokio::spawn(async move { (grants.replace(&key, Some(Version(1)), &grant(&text)).await.unwrap(), text) })
+    });
+    let mut winners = Vec::new();
+    for task in tasks.collect::<Vec<_>>() {
+        if let (Replaced::Stored(version), text) = task.await.unwrap() {
+            assert_eq!(version, Version(2));
+            winners.push(text);
+        }
+    }
+    assert_eq!(winners.len(), 1);
+    let (stored, _) = grants.load(&key).await.unwrap().unwrap();
+    assert_eq!(stored.secret.expose(), winners[0].as_bytes());
+}
+
+async fn a_grant_ends_at_its_time(database: &Database, sealer: &Arc<Sealer>) {
+    let grants = DatabaseGrants::new(database.clone(), sealer.clone());
+    let key = GrantKey::new("tenant", "ended", "calendar");
+    let ended = Grant { expires: Some(SystemTime::now() - Duration::from_secs(1)), ..grant("marked") };
+    assert_eq!(grants.replace(&key, None, &ended).await.unwrap(), Replaced::Stored(Version(1)));
+    assert!(grants.load(&key).await.unwrap().is_none());
+    assert!(!grants.list(None).await.unwrap().iter().any(|card| card.key == key));
+    assert_eq!(grants.replace(&key, None, &grant("marked")).await.unwrap(), Replaced::Stored(Version(2)));
+    assert!(grants.load(&key).await.unwrap().is_some());
+}
+
+async fn a_state_is_taken_once(database: &Database, sealer: &Arc<Sealer>) {
+    let states = States::new(database.clone(), sealer.clone());
+    let name = states.put("login", &"marked", Duration::from_secs(60)).await.unwrap();
+    assert_eq!(states.look::<String>("login", &name).await.unwrap().as_deref(), Some("marked"));
+    assert_eq!(states.take::<String>("consent", &name).await.unwrap(), None, "another step's");
+    let tasks: Vec<_> = (0..8)
+        .map(|_| {
+            let (states, name) = (states.clone(), name.clone());
+            tokio::spawn(async move { states.take::<String>("login", &name).await.unwrap().is_some() })
+        })
+        .collect();
+    let mut taken = 0;
+    for task in tasks {
+        taken += usize::from(task.await.unwrap());
+    }
+    assert_eq!(taken, 1);
+    let late = states.put("login", &"marked", Duration::ZERO).await.unwrap();
+    assert_eq!(states.take::<String>("login", &late).await.unwrap(), None, "it has ended");
+    assert_eq!(states.take::<String>("login", "no such name").await.unwrap(), None);
+    let soon = SystemTime::now() + Duration::from_secs(60);
+    assert!(!states.is_used("ticket").await.unwrap());
+    assert!(states.use_once("ticket", soon).await.unwrap());
+    assert!(!states.use_once("ticket", soon).await.unwrap());
+    assert!(states.is_used("ticket").await.unwrap());
+}
+
+async fn secrets_are_put_listed_and_deleted(database: &Database, sealer: &Arc<Sealer>) {
+    let secrets = DatabaseSecrets::new(database.clone(), sealer.clone());
+    assert!(secrets.get("team/key").await.unwrap().is_none());
+    assert_eq!(secrets.put("team/key", b"marked-one").await.unwrap(), 1);
+    assert_eq!(secrets.put("team/key", b"marked-two").await.unwrap(), 2);
+    assert_eq!(secrets.get("team/key").await.unwrap().unwrap().as_slice(), b"marked-two");
+    let cards = secrets.list().await.unwrap();
+    assert_eq!((cards.len(), cards[0].path.as_str(), cards[0].version), (1, "team/key", 2));
+    assert!(secrets.delete("team/key").await.unwrap());
+    assert!(!secrets.delete("team/key").await.unwrap());
+}
+
+fn replica(database: &Database, sealer: &Arc<Sealer>) -> DatabaseShared {
+    DatabaseShared::new(database.clone(), sealer.clone()).unwrap()
+}
+
+fn key(name: &str) -> Key {
+    Key::new("oauth", "tenant").with("principal", "alice").with("provider", name)
+}
+
+async fn a_lease_has_one_holder(database: &Database, sealer: &Arc<Sealer>) {
+    let (one, two, three) = (replica(database, sealer), replica(database, sealer), replica(database, sealer));
+    let minute = Duration::from_secs(60);
+    let digest = key("lease").digest();
+    assert!(one.lease(&digest, minute).await.unwrap());
+    assert!(one.lease(&digest, minute).await.unwrap(), "extended");
+    assert!(!two.lease(&digest, minute).await.unwrap());
+    two.release(&digest).await.unwrap();
+    assert!(!two.lease(&digest, minute).await.unwrap(), "not its own to give up");
+    one.release(&digest).await.unwrap();
+    assert!(two.lease(&digest, Duration::from_millis(20)).await.unwrap());
+    tokio::time::sleep(Duration::from_millis(40)).await;
+    assert!(three.lease(&digest, minute).await.unwrap(), "the dead holder's lease has ended");
+    let raced = key("raced").digest();
+    let tasks: Vec<_> = (0..8)
+        .map(|_| {
+            let shared = replica(database, sealer);
+            tokio::spawn(async move { shared.lease(&raced, minute).await.unwrap() })
+        })
+        .collect();
+    let mut holders = 0;
+    for task in tasks {
+        holders += usize::from(task.await.unwrap());
+    }
+    assert_eq!(holders, 1);
+}
+
+async fn material_is_shared_until_it_ends(database: &Database, sealer: &Arc<Sealer>) {
+    let (one, two) = (replica(database, sealer), replica(database, sealer));
+    let (mail, other) = (key("mail"), key("other"));
+    let material = |text: &str, seconds: u64| {
+        let material = Material::new().secret("access_token", text.as_bytes().to_vec()).plain("kind", "marked kind");
+        material.until(SystemTime::now() + Duration::from_secs(seconds))
+    };
+    assert!(one.take(&mail).await.unwrap().is_none());
+    one.put(&mail, &material("marked-one", 60)).await.unwrap();
+    one.put(&mail, &material("marked-two", 60)).await.unwrap();
+    one.put(&other, &material("marked-other", 60)).await.unwrap();
+    let taken = two.take(&mail).await.unwrap().unwrap();
+    assert!(taken.same_values(&material("marked-two", 60)));
+    assert!(taken.expires().unwrap() > SystemTime::now() + Duration::from_secs(50));
+    assert_eq!(taken.scrub().collect::<Vec<_>>(), [b"marked-two"]);
+    let grant = GrantKey::new("tenant", "alice", "mail");
+    two.publish(&Topic::of_grant(&grant)).await.unwrap();
+    assert!(one.take(&mail).await.unwrap().is_none(), "an invalidation forgets what was made of the grant");
+    assert!(one.take(&other).await.unwrap().is_some(), "and nothing else");
+    one.put(&mail, &material("marked", 0)).await.unwrap();
+    assert!(two.take(&mail).await.unwrap().is_none());
+}
+
+async fn invalidations_arrive_in_order_at_every_replica(database: &Database, sealer: &Arc<Sealer>) {
+    let shared = replica(database, sealer);
+    let (start, none) = shared.poll(None).await.unwrap();
+    assert!(none.is_empty());
+    let tasks: Vec<_> = (0..20)
+        .map(|number| {
+            let shared = replica(database, sealer);
+            tokio::spawn(async move { shared.publish(&Topic::Secret { path: number.to_string() }).await.unwrap() })
+        })
+        .collect();
+    let (mut at, mut seen) = (start, Vec::new());
+    for task in tasks {
+        task.await.unwrap();
+        let (newest, topics) = shared.poll(Some(at)).await.unwrap();
+        assert_eq!(newest - at, i64::try_from(topics.len()).unwrap(), "no number is passed over");
+        seen.extend(topics.into_iter().map(|topic| format!("{topic:?}")));
+        at = newest;
+    }
+    seen.sort();
+    seen.dedup();
+    assert_eq!(seen.len(), 20);
+    assert_eq!(shared.poll(Some(at)).await.unwrap(), (at, Vec::new()));
+}
+
+async fn what_was_moved_to_another_row_cannot_be_opened(database: &Database, sealer: &Arc<Sealer>) {
+    let grants = DatabaseGrants::new(database.clone(), sealer.clone());
+    let (alice, mallory) = (GrantKey::new("tenant", "alice", "mail"), GrantKey::new("tenant", "mallory", "mail"));
+    for key in [&alice, &mallory] {
+        grants.replace(key, None, &grant("marked")).await.unwrap();
+    }
+    let moved = "UPDATE grants SET sealed = (SELECT sealed FROM grants WHERE principal = 'alice' AND provider = 'mail') \
+                 WHERE principal = 'mallory'";
+    sqlx::query(moved).execute(database.pool()).await.unwrap();
+    assert!(grants.load(&alice).await.is_ok());
+    let error = grants.load(&mallory).await.err().unwrap();
+    assert_eq!(error.to_string(), format!("grants: {}", SealError::Refused));
+    grants.delete(&mallory, None).await.unwrap();
+}
+
+async fn a_second_replica_reads_what_the_first_one_sealed(url: &str, database: &Database, first: &Arc<Sealer>) {
+    let other = opened(url).await;
+    let second = sealer(&other);
+    let key = GrantKey::new("shared tenant", "alice", "mail");
+    let (one, two) =
+        (DatabaseGrants::new(database.clone(), first.clone()), DatabaseGrants::new(other.clone(), second.clone()));
+    // Both make the tenant's first data key at once; one of the two keys holds.
+    let fresh = GrantKey::new("shared tenant", "bob", "mail");
+    let (a, b) = (grant("marked-a"), grant("marked-b"));
+    let (stored, also) = tokio::join!(one.replace(&key, None, &a), two.replace(&fresh, None, &b));
+    stored.unwrap();
+    also.unwrap();
+    assert_eq!(two.load(&key).await.unwrap().unwrap().0.secret.expose(), b"marked-a");
+    assert_eq!(one.load(&fresh).await.unwrap().unwrap().0.secret.expose(), b"marked-b");
+    let keys: i64 = sqlx::query("SELECT COUNT(*) FROM data_keys WHERE scope = 'tenant:shared tenant'")
+        .fetch_one(database.pool())
+        .await
+        .and_then(|row| sqlx::Row::try_get(&row, 0))
+        .unwrap();
+    assert_eq!(keys, 1);
+    other.close().await;
+}

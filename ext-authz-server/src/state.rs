@@ -1,0 +1,130 @@
+//! Everything that Keyward keeps: one database, one seal, and what lies in it. Absent where no database is configured.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use crate::config;
+use crate::database::{Database, DatabaseError, DatabaseGrants, DatabaseSecrets, DatabaseShared, States, Topic};
+use crate::freshness::Freshness;
+use crate::grants::Grants;
+use crate::seal::{LocalKey, SealError, Sealer, WrapKey};
+use crate::secret::Secrets;
+
+/// How often the other replicas' invalidations are looked at; half of the second in which they have to arrive.
+const POLL: Duration = Duration::from_millis(400);
+/// How often what has ended is deleted.
+const TIDY: Duration = Duration::from_secs(60);
+
+/// An open state.
+pub struct State {
+    /// The database.
+    pub database: Database,
+    /// Seals and opens.
+    pub sealer: Arc<Sealer>,
+    /// What people gave.
+    pub grants: Arc<dyn Grants>,
+    /// One-time states.
+    pub states: States,
+    /// Operators' secrets.
+    pub secrets: DatabaseSecrets,
+    /// What replicas share.
+    pub shared: DatabaseShared,
+}
+
+/// Where the state will be once it is open: stores are made before that.
+pub type StateDoor = Arc<OnceLock<Arc<State>>>;
+
+/// Why there is no state.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// A secret that it needs cannot be had.
+    #[error("database.{key}: {cause}")]
+    Secret {
+        /// The key in the section.
+        key: String,
+        /// Why.
+        cause: String,
+    },
+    /// The database.
+    #[error("database: {0}")]
+    Database(#[from] DatabaseError),
+    /// The seal.
+    #[error("database: {0}")]
+    Seal(#[from] SealError),
+}
+
+// === impl State ===
+
+impl State {
+    /// Opens the database of this section, and wraps data keys anew where its first key is a new one.
+    ///
+    /// # Errors
+    /// Names what cannot be had.
+    pub async fn open(config: &config::Database, secrets: &Secrets) -> Result<Arc<State>, StateError> {
+        let secret = async |key: String, source: &config::SecretSource| {
+            let resolved = secrets.resolve(source).await;
+            resolved.map_err(|error| StateError::Secret { key, cause: error.to_string() })
+        };
+        let mut wrapping: Vec<Arc<dyn WrapKey>> = Vec::new();
+        for (index, source) in config.encryption_keys.iter().enumerate() {
+            let key = format!("encryption_keys[{index}]");
+            let text = secret(key.clone(), source).await?;
+            let local = LocalKey::parse(text.expose());
+            wrapping.push(Arc::new(local.map_err(|error| StateError::Secret { key, cause: error.to_string() })?));
+        }
+        let database = match &config.url_secret {
+            Some(source) => {
+                let url = secret("url_secret".to_owned(), source).await?;
+                let url = std::str::from_utf8(url.expose()).map_err(|_| DatabaseError::Url)?.trim();
+                Database::open(url, config.max_connections).await?
+            }
+            None => Database::open(&config.url, config.max_connections).await?,
+        };
+        let sealer = Arc::new(Sealer::new(database.clone(), wrapping)?);
+        let rewrapped = sealer.rewrap().await?;
+        if rewrapped > 0 {
+            tracing::info!(data_keys = rewrapped, "data keys were wrapped under a new key-encryption key");
+        }
+        Ok(Arc::new(State {
+            grants: Arc::new(DatabaseGrants::new(database.clone(), sealer.clone())),
+            states: States::new(database.clone(), sealer.clone()),
+            secrets: DatabaseSecrets::new(database.clone(), sealer.clone()),
+            shared: DatabaseShared::new(database.clone(), sealer.clone())?,
+            database,
+            sealer,
+        }))
+    }
+
+    /// Drops what this process keeps and others have invalidated, and deletes what has ended; without end.
+    pub async fn follow(self: Arc<Self>, freshness: Arc<Freshness>) {
+        let mut seen = None;
+        let mut tidied = tokio::time::Instant::now();
+        loop {
+            match self.shared.poll(seen).await {
+                Ok((newest, topics)) => {
+                    seen = Some(newest);
+                    for topic in topics {
+                        let dropped = topic.forget(&freshness);
+                        tracing::debug!(dropped, "an invalidation arrived");
+                    }
+                }
+                Err(error) => tracing::warn!(%error, "invalidations cannot be looked at"),
+            }
+            if tidied.elapsed() >= TIDY {
+                tidied = tokio::time::Instant::now();
+                if let Err(error) = self.database.tidy().await {
+                    tracing::warn!(%error, "what has ended could not be deleted");
+                }
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// Drops what is kept of something, here at once and at the other replicas within a second.
+    pub async fn invalidate(&self, topic: &Topic, freshness: &Freshness) {
+        topic.forget(freshness);
+        if let Err(error) = self.shared.publish(topic).await {
+            tracing::error!(%error, "the other replicas could not be told of an invalidation");
+        }
+    }
+}
