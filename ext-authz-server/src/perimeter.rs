@@ -3,6 +3,7 @@
 //! An exact host beats a wildcard, a named port beats any port, then the longest literal path prefix, then the order of
 //! declaration. The closest destination decides alone: its method classes are not widened by a broader one.
 
+pub mod address;
 pub mod authority;
 pub mod path;
 
