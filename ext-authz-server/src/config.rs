@@ -24,7 +24,7 @@ pub use identity::{Algorithm, IdentityConfig, Issuer, JwksSource};
 pub use listen::{Listen, ListenAddress, Tls};
 pub use load::{Loaded, load, parse};
 pub use problem::{ConfigError, Problem};
-pub use server::{Destination, MethodClass, Server, ServerMode};
+pub use server::{Destination, MethodClass, PerimeterClass, PerimeterConfig, Server, ServerMode};
 pub use store::{Caching, DirectoryStore, Store};
 
 use std::collections::BTreeMap;
@@ -56,6 +56,9 @@ pub struct Config {
     /// references. Default: none besides the environment and files.
     #[serde(default)]
     pub stores: BTreeMap<String, Store>,
+    /// Where the perimeter runs. Default: only what is private lies inside, and nothing public is reached.
+    #[serde(default)]
+    pub perimeter: PerimeterConfig,
     /// The upstreams, by name: 1 to 64 characters of a-z, 0-9, `-`, `_` and `.`.
     pub servers: BTreeMap<String, Server>,
     /// The credentials and where they may go. Default: none, so that every request is denied.

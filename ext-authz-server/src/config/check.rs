@@ -4,6 +4,8 @@
 mod binding;
 mod identity;
 pub(crate) mod names;
+mod names;
+mod perimeter;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -49,6 +51,7 @@ impl Checker<'_> {
         checker.audit();
         checker.stores();
         checker.servers();
+        checker.perimeter();
         checker.bindings();
         checker.found
     }

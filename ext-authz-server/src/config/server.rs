@@ -21,6 +21,11 @@ pub struct Server {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub cluster: Option<String>,
+    /// Where the upstream is. Absent: `enterprise` for `mode: mcp`, either for `mode: http`. Metadata endpoints and
+    /// link-local addresses are refused everywhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "PerimeterClass")]
+    pub perimeter: Option<PerimeterClass>,
     /// The largest request body, in bytes, 1024 to 3145728, default 1048576.
     #[serde(default = "default_max_body_bytes")]
     #[schemars(range(min = 1024, max = 3_145_728))]
@@ -35,6 +40,31 @@ pub enum ServerMode {
     Mcp,
     /// Plain HTTP: destination, method and path decide.
     Http,
+}
+
+/// Where an upstream is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PerimeterClass {
+    /// Inside: a private address, a name that only exists inside, or one of `perimeter.enterprise_hosts`.
+    Enterprise,
+    /// On the public Internet: not private, and one of `perimeter.public_hosts`.
+    Public,
+}
+
+/// Where the perimeter runs. What is not listed is outside.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PerimeterConfig {
+    /// Hosts inside the perimeter whose name or address does not tell: `host`, `host:port`, `*.host` or a network such as
+    /// `192.0.2.0/24`. They add to private addresses and to names that only exist inside, such as `x.internal`.
+    #[serde(default)]
+    #[schemars(length(max = 256))]
+    pub enterprise_hosts: Vec<String>,
+    /// Public hosts to which a server entry with `perimeter: public` may lead: `host`, `host:port` or `*.host`.
+    #[serde(default)]
+    #[schemars(length(max = 256))]
+    pub public_hosts: Vec<String>,
 }
 
 /// One group of requests.

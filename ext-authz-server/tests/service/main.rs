@@ -10,6 +10,7 @@ mod command_line;
 mod configuration;
 mod deny;
 mod lifecycle;
+mod perimeter;
 mod real;
 mod scene;
 mod secrecy;

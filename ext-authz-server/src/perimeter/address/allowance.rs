@@ -94,6 +94,13 @@ impl Allowance {
         addresses.iter().try_for_each(|address| self.check_address(host, port, *address))
     }
 
+    /// Whether everything that a pattern names is allowed by name or as an address.
+    #[must_use]
+    pub fn covers(&self, pattern: &HostPattern) -> bool {
+        self.hosts.iter().any(|host| host.covers(pattern))
+            || address_of(pattern.host()).is_some_and(|address| self.holds(address))
+    }
+
     fn add(&mut self, entry: &str) -> Result<(), AllowanceError> {
         if let Some((address, bits)) = entry.split_once('/') {
             let address: IpAddr = address.parse().map_err(|_| AllowanceError::Network)?;
