@@ -16,6 +16,7 @@ mod istio;
 mod leak;
 mod native_ext_authz;
 mod parsing;
+mod perimeter;
 mod reload;
 mod rotation;
 mod scripted;
