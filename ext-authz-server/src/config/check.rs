@@ -4,7 +4,6 @@
 mod binding;
 mod identity;
 pub(crate) mod names;
-mod names;
 mod perimeter;
 
 use std::collections::BTreeMap;
