@@ -61,6 +61,7 @@ pub async fn decide(plan: &Plan, request: &Request<'_>, trail: &mut Trail) -> Re
     let choice = choose(plan, request, server, &principal, trail);
     trail.choice = Some(trail.note(Stage::Binding, choice)?);
     let injection = inject(plan, request, server, trail).await;
+    trail.patterns = injection.as_ref().map(|injection| injection.patterns().to_vec()).unwrap_or_default();
     trail.note(Stage::Credential, injection)
 }
 
@@ -164,7 +165,8 @@ async fn inject(plan: &Plan, request: &Request<'_>, server: &Server, trail: &Tra
     let principal = trail.principal.clone().ok_or_else(missing)?;
     let authority = server.upstream_authority.as_deref().unwrap_or(request.raw_authority);
     let caller = Arc::new(plan.caller(request, server, principal));
-    credential::inject(choice, request, authority, &caller, plan.sources()).await
+    crate::leak::note_local(plan.catalogue(), plan.revision(), plan.sources()).await;
+    credential::inject(choice, request, authority, &server.leaks.arguments, &caller, plan.sources()).await
 }
 
 /// Whether a browser's page reached us under a name that is not ours (DNS rebinding): pages send `Origin`, SDK clients do
@@ -208,7 +210,8 @@ impl Engine {
                 }
                 let server = trail.server.as_deref().and_then(|name| plan.server(name));
                 let authority = server.and_then(|server| server.upstream_authority.as_deref());
-                answer::allowed(&injection, authority, request.from_filter)
+                let guard = server.and_then(|server| server.leaks.responses.as_deref());
+                answer::allowed(&injection, authority, guard, request.from_filter)
             }
             Err(denial) => answer::denied(&Refused {
                 reason: denial.reason,

@@ -19,12 +19,17 @@ pub(crate) mod store;
 mod suggestion;
 
 pub use binding::{Binding, BindingMode, Principals, Probe, ProbeMethod, SecretSource};
-pub use credential::{BasicCredential, Credential, HeaderCredential, QueryCredential};
+pub use credential::{
+    BasicCredential, Credential, GatewayProofCredential, HeaderCredential, HmacAlgorithm, HmacCredential, KeyEncoding,
+    PlaceholderCredential, QueryCredential, QueryOrder, SignatureEncoding, SignedPlace, Surface, TimestampFormat,
+};
 pub use identity::{Algorithm, IdentityConfig, Issuer, JwksSource};
 pub use listen::{Listen, ListenAddress, Tls};
 pub use load::{Loaded, load, parse};
 pub use problem::{ConfigError, Problem};
-pub use server::{Destination, MethodClass, PerimeterClass, PerimeterConfig, Server, ServerMode};
+pub use server::{
+    Destination, LeakAction, LeakGuard, MethodClass, PerimeterClass, PerimeterConfig, Server, ServerMode,
+};
 pub use store::{Caching, DirectoryStore, Store};
 
 use std::collections::BTreeMap;

@@ -17,6 +17,7 @@ pub mod explain;
 pub mod freshness;
 pub mod hygiene;
 pub mod identity;
+pub mod leak;
 pub mod log;
 pub mod metrics;
 pub mod operation;

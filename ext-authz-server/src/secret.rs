@@ -28,6 +28,7 @@ use crate::caller::{self, Caller, PlaceholderError};
 use crate::config::{self, Config, SecretSource};
 use crate::credential::Material;
 use crate::freshness::{Freshness, Key, MintError, MintErrorKind, Origin, Terms};
+use crate::leak::Known;
 use crate::outbound::Outbound;
 use recent::Recent;
 
@@ -95,6 +96,7 @@ pub struct Secrets {
     stores: Vec<Entry>,
     freshness: Arc<Freshness>,
     recent: Arc<Recent>,
+    known: Arc<Known>,
 }
 
 struct Entry {
@@ -198,6 +200,7 @@ impl Secrets {
             stores: vec![local("env", Arc::new(EnvStore)), local("file", Arc::new(FileStore::new(base)))],
             freshness: Arc::default(),
             recent: Arc::default(),
+            known: Arc::default(),
         }
     }
 
@@ -221,7 +224,7 @@ impl Secrets {
             let config = config.stores.get(scheme).cloned();
             stores.push(Entry { scheme: scheme.clone(), config, store });
         }
-        Secrets { stores, freshness: self.freshness.clone(), recent: self.recent.clone() }
+        Secrets { stores, freshness: self.freshness.clone(), recent: self.recent.clone(), known: self.known.clone() }
     }
 
     /// A store of a test's own under this scheme.
@@ -235,13 +238,20 @@ impl Secrets {
     fn local(&self) -> Secrets {
         let local = self.stores.iter().filter(|entry| LOCAL_SCHEMES.contains(&entry.scheme.as_str()));
         let entry = |entry: &Entry| Entry { scheme: entry.scheme.clone(), config: None, store: entry.store.clone() };
-        Secrets { stores: local.map(entry).collect(), freshness: self.freshness.clone(), recent: self.recent.clone() }
+        let (freshness, recent, known) = (self.freshness.clone(), self.recent.clone(), self.known.clone());
+        Secrets { stores: local.map(entry).collect(), freshness, recent, known }
     }
 
     /// The cache beneath the remote stores.
     #[must_use]
     pub fn freshness(&self) -> &Arc<Freshness> {
         &self.freshness
+    }
+
+    /// What was brokered lately, and where it may go.
+    #[must_use]
+    pub fn known(&self) -> &Arc<Known> {
+        &self.known
     }
 
     /// Every configured store with its name.

@@ -1,11 +1,19 @@
 //! The kinds of credentials that a binding can hold. Each kind has its fields and its check in a file of its own.
 
 mod basic;
+mod gateway_proof;
 mod header;
+mod hmac;
+mod placeholder;
 mod query;
 
 pub use basic::BasicCredential;
+pub use gateway_proof::GatewayProofCredential;
 pub use header::HeaderCredential;
+pub use hmac::{
+    HmacAlgorithm, HmacCredential, KeyEncoding, QueryOrder, SignatureEncoding, SignedPlace, TimestampFormat,
+};
+pub use placeholder::{PlaceholderCredential, Surface};
 pub use query::QueryCredential;
 
 use schemars::JsonSchema;
@@ -24,6 +32,12 @@ pub enum Credential {
     Query(QueryCredential),
     /// `Authorization: Basic` (RFC 7617).
     Basic(BasicCredential),
+    /// A signature over the request, made with a shared key.
+    Hmac(HmacCredential),
+    /// A secret in place of what the client wrote into path, query, body or tool arguments.
+    Placeholder(PlaceholderCredential),
+    /// Proof that the request came through Keyward.
+    GatewayProof(GatewayProofCredential),
 }
 
 /// What configuration can say of any kind.
@@ -44,6 +58,9 @@ impl Credential {
             Credential::Header(own) => own,
             Credential::Query(own) => own,
             Credential::Basic(own) => own,
+            Credential::Hmac(own) => own,
+            Credential::Placeholder(own) => own,
+            Credential::GatewayProof(own) => own,
         }
     }
 }

@@ -4,8 +4,11 @@ use std::sync::Arc;
 
 use super::Credential;
 use super::basic::Basic;
+use super::gateway_proof::GatewayProof;
 use super::header::Header;
 use super::probed::Probed;
+use super::hmac::Hmac;
+use super::placeholder::Placeholder;
 use super::query::Query;
 use crate::config;
 
@@ -26,5 +29,8 @@ pub fn of(configured: &config::Credential) -> Arc<dyn Credential> {
         config::Credential::Header(own) => Arc::new(Header(own)),
         config::Credential::Query(own) => Arc::new(Query(own)),
         config::Credential::Basic(own) => Arc::new(Basic(own)),
+        config::Credential::Hmac(own) => Arc::new(Hmac(own)),
+        config::Credential::Placeholder(own) => Arc::new(Placeholder(own)),
+        config::Credential::GatewayProof(own) => Arc::new(GatewayProof(own)),
     }
 }
