@@ -238,7 +238,7 @@ impl Catalogue {
 
     fn placeholders_beside(&self, chosen: &[Arc<Binding>]) -> Vec<String> {
         let of = |binding: &Arc<Binding>| -> Vec<String> {
-            binding.credentials.iter().filter_map(|own| own.placeholder().map(str::to_owned)).collect()
+            binding.credentials.iter().flat_map(|own| own.placeholders()).map(str::to_owned).collect()
         };
         let own: Vec<String> = chosen.iter().flat_map(of).collect();
         let mut foreign: Vec<String> = self.bindings.iter().flat_map(of).filter(|text| !own.contains(text)).collect();

@@ -10,8 +10,8 @@ pub mod hmac;
 pub mod kinds;
 mod material;
 pub mod outgoing;
-pub mod probed;
 pub mod placeholder;
+pub mod probed;
 pub mod query;
 pub mod slot;
 pub mod template;
@@ -75,10 +75,10 @@ pub trait Credential: Send + Sync {
     /// The value cannot go there, or this request cannot carry it.
     fn apply(&self, material: &Material, outgoing: &mut Outgoing<'_>) -> Result<(), CredentialError>;
 
-    /// The text that stands for the secret in what clients write, for the kind that has one: it must not leave to anywhere
+    /// The texts that stand for a secret in what clients write, for the kind that has some: they must not leave to anywhere
     /// else.
-    fn placeholder(&self) -> Option<&str> {
-        None
+    fn placeholders(&self) -> Vec<&str> {
+        Vec::new()
     }
 
     /// The public keys with which an upstream verifies what this kind signs (RFC 7517), those of the near past and future
@@ -238,7 +238,7 @@ pub async fn try_out(
 
 /// Refuses a request of which only a part is here where a credential reads the whole of it.
 fn check_whole(choice: &Choice, request: &Request<'_>) -> Result<(), Denial> {
-    let reads = |credential: &Arc<dyn Credential>| credential.signs() || credential.placeholder().is_some();
+    let reads = |credential: &Arc<dyn Credential>| credential.signs() || !credential.placeholders().is_empty();
     if !choice.bindings.iter().flat_map(|binding| &binding.credentials).any(reads) {
         return Ok(());
     }

@@ -61,8 +61,8 @@ pub async fn note_local(catalogue: &Catalogue, revision: &str, sources: &Arc<Sou
 
 /// Notes the secrets of a material that is used now.
 pub fn note(binding: &Binding, material: &Material, known: &Known) {
-    for field in material.fields().iter().filter(|field| field.is_secret) {
-        known.note(&binding.id, &binding.hosts, &field.value);
+    for secret in material.secrets() {
+        known.note(&binding.id, &binding.hosts, secret);
     }
 }
 

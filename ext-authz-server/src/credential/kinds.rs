@@ -6,9 +6,9 @@ use super::Credential;
 use super::basic::Basic;
 use super::gateway_proof::GatewayProof;
 use super::header::Header;
-use super::probed::Probed;
 use super::hmac::Hmac;
 use super::placeholder::Placeholder;
+use super::probed::Probed;
 use super::query::Query;
 use crate::config;
 

@@ -54,8 +54,8 @@ impl Credential for Placeholder {
         self.check_rest(outgoing)
     }
 
-    fn placeholder(&self) -> Option<&str> {
-        Some(&self.0.placeholder)
+    fn placeholders(&self) -> Vec<&str> {
+        vec![&self.0.placeholder]
     }
 }
 

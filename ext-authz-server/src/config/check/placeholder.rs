@@ -1,4 +1,4 @@
-//! Placeholders that could be taken for one another.
+//! Placeholders that could be taken for one another, and proofs that could be kept for somebody else.
 
 use super::Checker;
 use crate::config::{Credential, PlaceholderCredential};
@@ -9,6 +9,11 @@ impl Checker<'_> {
     pub(super) fn placeholders(&mut self) {
         let mut seen: Vec<(String, usize, &PlaceholderCredential)> = Vec::new();
         for (binding, configured) in self.config.bindings.iter().enumerate() {
+            let proves = configured.credentials.iter().any(|own| matches!(own, Credential::GatewayProof(_)));
+            if configured.probe.is_some() && proves {
+                let message = "a proof of the gateway is made for each request, and cannot be kept after a probe";
+                self.add(format!("bindings[{binding}].probe"), message, "move the proof into a binding without one");
+            }
             for (index, credential) in configured.credentials.iter().enumerate() {
                 if let Credential::Placeholder(own) = credential {
                     seen.push((format!("bindings[{binding}].credentials[{index}].placeholder"), binding, own));
