@@ -21,6 +21,7 @@ pub mod freshness;
 pub mod grants;
 pub mod hygiene;
 pub mod identity;
+pub mod leak;
 pub mod log;
 pub mod metrics;
 pub mod operation;

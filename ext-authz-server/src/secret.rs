@@ -38,6 +38,7 @@ use crate::caller::{self, Caller, PlaceholderError};
 use crate::config::{self, Config, SecretSource};
 use crate::credential::Material;
 use crate::freshness::{Freshness, Key, MintError, MintErrorKind, Origin, Terms};
+use crate::leak::Known;
 use crate::outbound::Outbound;
 use crate::state::StateDoor;
 use builtin::{Builtin, Personal};
@@ -128,6 +129,7 @@ pub struct Secrets {
     freshness: Arc<Freshness>,
     recent: Arc<Recent>,
     state: StateDoor,
+    known: Arc<Known>,
 }
 
 struct Entry {
@@ -244,6 +246,7 @@ impl Secrets {
             freshness: Arc::default(),
             recent: Arc::default(),
             state,
+            known: Arc::default(),
         }
     }
 
@@ -281,8 +284,9 @@ impl Secrets {
     fn local(&self) -> Secrets {
         let local = self.stores.iter().filter(|entry| RESERVED_SCHEMES.contains(&entry.scheme.as_str()));
         let entry = |entry: &Entry| Entry { scheme: entry.scheme.clone(), config: None, store: entry.store.clone() };
-        let (freshness, recent, state) = (self.freshness.clone(), self.recent.clone(), self.state.clone());
-        Secrets { stores: local.map(entry).collect(), freshness, recent, state }
+        let (freshness, recent) = (self.freshness.clone(), self.recent.clone());
+        let (state, known) = (self.state.clone(), self.known.clone());
+        Secrets { stores: local.map(entry).collect(), freshness, recent, state, known }
     }
 
     /// Where the open state is, once it is open.
@@ -295,6 +299,12 @@ impl Secrets {
     #[must_use]
     pub fn freshness(&self) -> &Arc<Freshness> {
         &self.freshness
+    }
+
+    /// What was brokered lately, and where it may go.
+    #[must_use]
+    pub fn known(&self) -> &Arc<Known> {
+        &self.known
     }
 
     /// Every configured store with its name.

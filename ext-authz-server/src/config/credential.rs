@@ -2,8 +2,11 @@
 
 pub(crate) mod aws;
 mod basic;
+mod gateway_proof;
 mod header;
+mod hmac;
 mod oauth;
+mod placeholder;
 mod query;
 
 pub use aws::{
@@ -11,12 +14,17 @@ pub use aws::{
     AwsSignature, AwsSource, AwsTenant, AwsWebIdentity,
 };
 pub use basic::BasicCredential;
+pub use gateway_proof::GatewayProofCredential;
 pub use header::HeaderCredential;
+pub use hmac::{
+    HmacAlgorithm, HmacCredential, KeyEncoding, QueryOrder, SignatureEncoding, SignedPlace, TimestampFormat,
+};
 pub use oauth::{
     Assertion, AzureIdentity, ClientAuthentication, GithubApp, GoogleKey, GoogleMetadata, Impersonation, OauthClient,
     OauthCredential, OauthGrant, ResourceServer, SigningAlgorithm, TOKEN, TokenFrom, TokenKind, TokenSource,
     UpstreamScheme,
 };
+pub use placeholder::{PlaceholderCredential, Surface};
 pub use query::QueryCredential;
 
 use schemars::JsonSchema;
@@ -39,6 +47,12 @@ pub enum Credential {
     Aws(AwsCredential),
     /// An access token that is had from an authorization server (RFC 6749).
     Oauth(Box<OauthCredential>),
+    /// A signature over the request, made with a shared key.
+    Hmac(HmacCredential),
+    /// A secret in place of what the client wrote into path, query, body or tool arguments.
+    Placeholder(PlaceholderCredential),
+    /// Proof that the request came through Keyward.
+    GatewayProof(GatewayProofCredential),
 }
 
 /// What configuration can say of any kind.
@@ -61,6 +75,9 @@ impl Credential {
             Credential::Basic(own) => own,
             Credential::Aws(own) => own,
             Credential::Oauth(own) => &**own,
+            Credential::Hmac(own) => own,
+            Credential::Placeholder(own) => own,
+            Credential::GatewayProof(own) => own,
         }
     }
 }

@@ -12,6 +12,7 @@ mod configuration;
 mod deny;
 mod lifecycle;
 mod oauth;
+mod perimeter;
 mod real;
 mod scene;
 mod secrecy;
