@@ -45,8 +45,7 @@ async fn a_secret_comes_by_every_way_to_get_a_token() {
     let issuer = Issuer::new().unwrap();
     let (store, first) = vault("stores-azure", &issuer).await;
     let app = |method: &str, name: &str, secret: Value| {
-        let mut auth =
-            json!({"method": method, "login_address": store.url(), "tenant_id": TENANT, "client_id": "app-1"});
+        let mut auth = json!({"type": method, "login_address": store.url(), "tenant_id": TENANT, "client_id": "app-1"});
         auth[name] = secret;
         entry(&store, auth)
     };
