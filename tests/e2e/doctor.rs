@@ -28,7 +28,7 @@ async fn vault(test: &str) -> Store {
 }
 
 async fn stack(test: &str, store: &Store) -> Stack {
-    let auth = json!({"method": "token", "token": {"ref": "env://VAULT_TOKEN"}});
+    let auth = json!({"type": "token", "token": {"ref": "env://VAULT_TOKEN"}});
     let stores = json!({"vault": {"type": "vault", "address": store.url(), "auth": auth}});
     let headers = [
         ("x-key", json!({"ref": "vault://kv/jira", "json_key": "key"})),

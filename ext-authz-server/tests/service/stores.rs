@@ -44,13 +44,13 @@ fn told(store: &str) -> String {
 fn what_cannot_work_is_told_at_its_place() {
     let vault = |auth: &str| format!("{{ type: vault, address: \"https://vault.example\", auth: {{ {auth} }} }}");
     let cases = [
-        ("{ type: vault, address: \"http://vault.example\", auth: { method: token, token: { ref: \"env://T\" } } }".into(), "stores.vault.address"),
-        (vault("method: token, token: { ref: \"other://T\" }"), "stores.vault.auth.token"),
-        (vault("method: approle, role_id: \"\", secret_id: { ref: \"env://S\" }"), "stores.vault.auth.role_id"),
-        (vault("method: jwt, role: r"), "jwt"),
-        (vault("method: ldap, role: r"), "method"),
-        ("{ type: gcp, auth: { method: metadata, address: \"http://metadata.example\" } }".into(), "stores.vault.auth.address"),
-        ("{ type: azure, address: \"https://v.vault.azure.net\", auth: { method: client_secret, tenant_id: a/b, client_id: c, client_secret: { ref: \"env://S\" } } }".into(), "stores.vault.auth.tenant_id"),
+        ("{ type: vault, address: \"http://vault.example\", auth: { type: token, token: { ref: \"env://T\" } } }".into(), "stores.vault.address"),
+        (vault("type: token, token: { ref: \"other://T\" }"), "stores.vault.auth.token"),
+        (vault("type: approle, role_id: \"\", secret_id: { ref: \"env://S\" }"), "stores.vault.auth.role_id"),
+        (vault("type: jwt, role: r"), "`jwt` is missing"),
+        (vault("type: ldap, role: r"), "stores.vault.auth.type"),
+        ("{ type: gcp, auth: { type: metadata, address: \"http://metadata.example\" } }".into(), "stores.vault.auth.address"),
+        ("{ type: azure, address: \"https://v.vault.azure.net\", auth: { type: client_secret, tenant_id: a/b, client_id: c, client_secret: { ref: \"env://S\" } } }".into(), "stores.vault.auth.tenant_id"),
         ("{ type: onepassword, address: \"https://c.example\", token: { ref: \"env://T\" }, caching: { refresh_secs: 0 } }".into(), "stores.vault.caching.refresh_secs"),
         ("{ type: onepassword, address: \"https://c.example\", tokn: { ref: \"env://T\" } }".into(), "tokn"),
     ];
@@ -58,7 +58,7 @@ fn what_cannot_work_is_told_at_its_place() {
         let error = told(&store);
         assert!(error.contains(key), "{store}: {error}");
     }
-    assert_eq!(told(&vault("method: kubernetes, role: keyward")), "");
+    assert_eq!(told(&vault("type: kubernetes, role: keyward")), "");
 }
 
 #[test]
@@ -68,7 +68,7 @@ fn a_reference_of_the_wrong_form_is_told_without_repeating_it() {
             "bindings:\n  - {{ id: b, mode: service_account, owner: o, environment: production, servers: [jira], hosts: [h.example], \
              credentials: [{{ type: header, name: x-key, secret: {{ ref: \"vault://{rest}\" }} }}] }}\n"
         );
-        let store = "stores:\n  vault: { type: vault, address: \"https://v.example\", auth: { method: kubernetes, role: r } }\n";
+        let store = "stores:\n  vault: { type: vault, address: \"https://v.example\", auth: { type: kubernetes, role: r } }\n";
         let error = parse(Path::new("keyward.yaml"), &format!("{BASE}{store}{binding}")).unwrap_err().to_string();
         assert!(error.contains("bindings[0].credentials[0].secret") && !error.contains("canary"), "{rest}: {error}");
     }

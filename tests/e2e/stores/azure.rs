@@ -37,7 +37,7 @@ fn entry(store: &Store, auth: Value) -> Value {
 }
 
 fn managed(store: &Store) -> Value {
-    entry(store, json!({"method": "managed_identity", "address": store.url()}))
+    entry(store, json!({"type": "managed_identity", "address": store.url()}))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -45,8 +45,7 @@ async fn a_secret_comes_by_every_way_to_get_a_token() {
     let issuer = Issuer::new().unwrap();
     let (store, first) = vault("stores-azure", &issuer).await;
     let app = |method: &str, name: &str, secret: Value| {
-        let mut auth =
-            json!({"method": method, "login_address": store.url(), "tenant_id": TENANT, "client_id": "app-1"});
+        let mut auth = json!({"type": method, "login_address": store.url(), "tenant_id": TENANT, "client_id": "app-1"});
         auth[name] = secret;
         entry(&store, auth)
     };
@@ -104,9 +103,9 @@ async fn a_vault_that_wants_tokens_for_something_else_gets_none() {
 async fn a_wrong_client_secret_and_a_missing_role_are_denied() {
     let issuer = Issuer::new().unwrap();
     let (store, _) = vault("stores-azure-denied", &issuer).await;
-    let auth = json!({"method": "client_secret", "login_address": store.url(), "tenant_id": TENANT, "client_id": "app-1",
+    let auth = json!({"type": "client_secret", "login_address": store.url(), "tenant_id": TENANT, "client_id": "app-1",
         "client_secret": {"ref": "env://AZURE_CLIENT_SECRET"}});
-    let other = json!({"method": "managed_identity", "address": store.url(), "client_id": "app-2"});
+    let other = json!({"type": "managed_identity", "address": store.url(), "client_id": "app-2"});
     let stores = json!({"azure": entry(&store, auth), "other": entry(&store, other)});
     let stack = builder("stores-azure-denied", stores, &[("x-key", json!({"ref": "azure://jira"}))]);
     let mut stack = stack.variable("AZURE_CLIENT_SECRET", "canary-wrong-secret-0a92").start().await.unwrap();

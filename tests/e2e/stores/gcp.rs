@@ -38,7 +38,7 @@ fn entry(store: &Store, auth: Value) -> Value {
 }
 
 fn metadata(store: &Store) -> Value {
-    entry(store, json!({"method": "metadata", "address": store.url()}))
+    entry(store, json!({"type": "metadata", "address": store.url()}))
 }
 
 fn pem(label: &str, der: &[u8]) -> String {
@@ -65,11 +65,11 @@ async fn a_secret_comes_by_every_way_to_get_a_token() {
     store.tell("provider", provider).await.unwrap();
     let workload =
         issuer.sign(&Token::new("system:serviceaccount:gateways:keyward", &[]).claim("aud", PROVIDER)).unwrap();
-    let federation = json!({"method": "federation", "audience": PROVIDER, "token_url": format!("{}/v1/token", store.url()),
+    let federation = json!({"type": "federation", "audience": PROVIDER, "token_url": format!("{}/v1/token", store.url()),
         "subject_token": {"ref": "file://workload.jwt"}, "service_account": EMAIL});
     let stores = json!({
         "by-metadata": metadata(&store),
-        "by-key": entry(&store, json!({"method": "service_account", "key": {"ref": "file://secrets/account.json"}})),
+        "by-key": entry(&store, json!({"type": "service_account", "key": {"ref": "file://secrets/account.json"}})),
         "by-federation": entry(&store, federation),
     });
     let headers = [

@@ -31,7 +31,7 @@ async fn vault(test: &str, ttl: u64, max_ttl: u64) -> Store {
 
 /// A stack that sends the pair as HTTP Basic, beside the key that the upstream demands.
 async fn stack(test: &str, store: &Store) -> Stack {
-    let auth = json!({"method": "token", "token": {"ref": "env://VAULT_TOKEN"}});
+    let auth = json!({"type": "token", "token": {"ref": "env://VAULT_TOKEN"}});
     let stores = json!({"vault": {"type": "vault", "address": store.url(), "caching": caching(), "auth": auth}});
     let lease = |key: &str| json!({"ref": "vault://database/creds/app?dynamic", "json_key": key});
     let basic = json!({"type": "basic", "username_secret": lease("username"), "secret": lease("password")});

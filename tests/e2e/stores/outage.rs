@@ -17,7 +17,7 @@ async fn started(test: &str) -> (Store, keyward_tests::stack::Stack) {
     store.tell("policy", json!({"name": "keyward", "rules": {"kv/data/*": ["read"]}})).await.unwrap();
     store.tell("token", json!({"policies": ["keyward"], "token": TOKEN})).await.unwrap();
     store.tell("put", json!({"mount": "kv", "path": "jira", "data": {"key": "canary-value-before"}})).await.unwrap();
-    let auth = json!({"method": "token", "token": {"ref": "env://VAULT_TOKEN"}});
+    let auth = json!({"type": "token", "token": {"ref": "env://VAULT_TOKEN"}});
     let caching = json!({"refresh_secs": 1, "max_stale_secs": 3});
     let stores = json!({"vault": {"type": "vault", "address": store.url(), "caching": caching, "auth": auth}});
     let headers = [("x-key", json!({"ref": "vault://kv/jira", "json_key": "key"}))];

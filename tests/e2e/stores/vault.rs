@@ -49,7 +49,7 @@ async fn vault(test: &str, issuer: &Issuer, token_secs: u64) -> Store {
 
 fn approle(store: &Store) -> Value {
     json!({"type": "vault", "address": store.url(), "caching": caching(), "auth": {
-        "method": "approle", "role_id": "role-keyward", "secret_id": {"ref": "env://VAULT_SECRET_ID"}}})
+        "type": "approle", "role_id": "role-keyward", "secret_id": {"ref": "env://VAULT_SECRET_ID"}}})
 }
 
 fn workload_token(issuer: &Issuer) -> String {
@@ -75,10 +75,10 @@ async fn a_secret_comes_by_every_way_to_log_in() {
     store.tell("put", put).await.unwrap();
     let entry = |auth: Value| json!({"type": "vault", "address": store.url(), "auth": auth});
     let stores = json!({
-        "by-token": entry(json!({"method": "token", "token": {"ref": "env://VAULT_TOKEN"}})),
+        "by-token": entry(json!({"type": "token", "token": {"ref": "env://VAULT_TOKEN"}})),
         "by-approle": approle(&store),
-        "by-kubernetes": entry(json!({"method": "kubernetes", "role": "keyward", "jwt": {"ref": "file://account.jwt"}})),
-        "by-jwt": entry(json!({"method": "jwt", "role": "keyward", "jwt": {"ref": "file://workload.jwt"}})),
+        "by-kubernetes": entry(json!({"type": "kubernetes", "role": "keyward", "jwt": {"ref": "file://account.jwt"}})),
+        "by-jwt": entry(json!({"type": "jwt", "role": "keyward", "jwt": {"ref": "file://workload.jwt"}})),
     });
     let names = ["by-token", "by-approle", "by-kubernetes", "by-jwt"];
     let headers: Vec<(String, Value)> = names
@@ -118,7 +118,7 @@ async fn a_role_that_does_not_fit_is_denied() {
     for (name, jwt, said) in
         [("account", &account, "namespace not authorized"), ("forged", &forged, "permission denied")]
     {
-        let auth = json!({"method": "kubernetes", "role": "keyward", "jwt": {"ref": "file://account.jwt"}});
+        let auth = json!({"type": "kubernetes", "role": "keyward", "jwt": {"ref": "file://account.jwt"}});
         let stores = json!({"vault": {"type": "vault", "address": store.url(), "auth": auth}});
         let secret = json!({"ref": "vault://kv/team/jira", "json_key": "key"});
         let stack = builder(&format!("stores-vault-role-{name}"), stores, &[("x-key", secret)]);

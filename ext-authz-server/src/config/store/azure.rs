@@ -27,7 +27,7 @@ pub struct AzureStore {
 
 /// Where tokens for Azure come from.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
-#[serde(tag = "method", rename_all = "snake_case", deny_unknown_fields)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum AzureAuth {
     /// The managed identity of the machine, from its metadata service.
     ManagedIdentity {

@@ -27,7 +27,7 @@ pub struct GcpStore {
 
 /// Where tokens for Google Cloud come from.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
-#[serde(tag = "method", rename_all = "snake_case", deny_unknown_fields)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum GcpAuth {
     /// The metadata server of the machine or the pod.
     Metadata {

@@ -29,7 +29,7 @@ pub struct VaultStore {
 
 /// How to log in at Vault.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
-#[serde(tag = "method", rename_all = "snake_case", deny_unknown_fields)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum VaultAuth {
     /// A token that is there already. It is renewed, but nothing replaces it once it ends.
     Token {
