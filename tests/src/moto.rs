@@ -115,7 +115,9 @@ impl Moto {
     /// # Errors
     /// Where it does not succeed.
     pub async fn bucket(&self, name: &str) -> Result<()> {
-        let text = format!("<CreateBucketConfiguration><LocationConstraint>{REGION}</LocationConstraint></CreateBucketConfiguration>");
+        let text = format!(
+            "<CreateBucketConfiguration><LocationConstraint>{REGION}</LocationConstraint></CreateBucketConfiguration>"
+        );
         let mut request = self.request("s3", Method::PUT, &format!("/{name}"));
         request.body = RequestBody::Whole(text.into());
         self.done(request).await.map(drop)

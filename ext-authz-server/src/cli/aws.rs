@@ -82,7 +82,9 @@ fn find(snapshot: &Snapshot, id: &str) -> Result<Arc<Aws>, CommandError> {
         config::Credential::Aws(own) => Some(Arc::new(Aws::new(own.clone()))),
         _ => None,
     });
-    found.next().ok_or_else(|| CommandError::Other(format!("there is no binding `{id}` with a credential of type `aws`")))
+    found
+        .next()
+        .ok_or_else(|| CommandError::Other(format!("there is no binding `{id}` with a credential of type `aws`")))
 }
 
 impl Of {

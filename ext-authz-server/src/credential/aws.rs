@@ -91,7 +91,10 @@ impl Aws {
             secret_access_key: field(SECRET_ACCESS_KEY)?,
             session_token: material.text(SESSION_TOKEN),
         };
-        if [keys.access_key_id, keys.secret_access_key, keys.session_token.unwrap_or_default()].iter().any(|key| key.contains(|char: char| char.is_control() || char == ' ')) {
+        if [keys.access_key_id, keys.secret_access_key, keys.session_token.unwrap_or_default()]
+            .iter()
+            .any(|key| key.contains(|char: char| char.is_control() || char == ' '))
+        {
             return Err(CredentialError::Control);
         }
         let (service, region) = self.allowed.choose(outgoing.authority()).map_err(|error| unfit(&error))?;
@@ -134,7 +137,9 @@ impl Credential for Aws {
         match &self.configured.source {
             AwsSource::Role(own) => Role::references(own),
             AwsSource::WebIdentity(own) => vec![own.role_arn.clone(), own.token.reference.clone()],
-            AwsSource::Static(own) => vec![own.access_key_id.reference.clone(), own.secret_access_key.reference.clone()],
+            AwsSource::Static(own) => {
+                vec![own.access_key_id.reference.clone(), own.secret_access_key.reference.clone()]
+            }
         }
     }
 
@@ -222,7 +227,8 @@ fn chunks_of_the_client(outgoing: &Outgoing<'_>) -> Result<bool, CredentialError
     }
     let first_line = outgoing.body().split(|byte| *byte == b'\n').next().unwrap_or_default();
     if first_line.contains(&b';') || outgoing.header("x-amz-trailer").is_none() {
-        let cause = "the body comes in chunks that the client signed; send it whole, or in unsigned chunks with a trailer";
+        let cause =
+            "the body comes in chunks that the client signed; send it whole, or in unsigned chunks with a trailer";
         return Err(CredentialError::Unfit(cause.to_owned()));
     }
     Ok(true)
@@ -230,7 +236,11 @@ fn chunks_of_the_client(outgoing: &Outgoing<'_>) -> Result<bool, CredentialError
 
 /// Keys out of their stores, of one content where they are in one place.
 async fn stored(keys: &AwsKeys, caller: &Caller, secrets: &Secrets) -> Result<Material, MintError> {
-    let wanted = [(ACCESS_KEY_ID, Some(&keys.access_key_id)), (SECRET_ACCESS_KEY, Some(&keys.secret_access_key)), (SESSION_TOKEN, keys.session_token.as_ref())];
+    let wanted = [
+        (ACCESS_KEY_ID, Some(&keys.access_key_id)),
+        (SECRET_ACCESS_KEY, Some(&keys.secret_access_key)),
+        (SESSION_TOKEN, keys.session_token.as_ref()),
+    ];
     let wanted: Vec<_> = wanted.into_iter().filter_map(|(name, source)| Some((name, source?))).collect();
     let references: Vec<_> = wanted.iter().map(|(_, source)| *source).collect();
     let found = secrets.get_all(&references, caller).await?;

@@ -16,7 +16,8 @@ use crate::credential::aws::failure::{Asked, failure};
 use crate::credential::aws::identity::Access;
 use crate::freshness::{MintErrorKind, Terms};
 
-const READ_SECRET: &str = "allow Keyward's identity `secretsmanager:GetSecretValue` on it, and `kms:Decrypt` on its key";
+const READ_SECRET: &str =
+    "allow Keyward's identity `secretsmanager:GetSecretValue` on it, and `kms:Decrypt` on its key";
 const READ_PARAMETER: &str = "allow Keyward's identity `ssm:GetParameter` on it, and `kms:Decrypt` on its key";
 /// What a probe asks for; nobody has it.
 const PROBE: &str = "keyward-doctor-probe";
@@ -155,7 +156,8 @@ impl SecretsManager {
         let asked = Asked { operation: "GetSecretValue", resource: id, permission: READ_SECRET };
         let mut answer = ask.send().await.map_err(|error| self.store.error(rest, &error, &asked))?;
         let text = answer.secret_string.take().map(String::into_bytes);
-        let content = text.or_else(|| answer.secret_binary.take().map(aws_sdk_secretsmanager::primitives::Blob::into_inner));
+        let content =
+            text.or_else(|| answer.secret_binary.take().map(aws_sdk_secretsmanager::primitives::Blob::into_inner));
         self.store.content(rest, content.unwrap_or_default())
     }
 }
@@ -244,7 +246,8 @@ mod tests {
     fn a_reference_names_a_secret_and_a_version() {
         let dir = Scratch::new();
         let local = Arc::new(Secrets::standard(dir.path()));
-        let manager: AwsSecretsManagerStore = serde_json::from_value(serde_json::json!({"region": "eu-west-1"})).unwrap();
+        let manager: AwsSecretsManagerStore =
+            serde_json::from_value(serde_json::json!({"region": "eu-west-1"})).unwrap();
         let manager = SecretsManager::new("sm", &manager, &local);
         for good in [
             "db",
@@ -268,6 +271,9 @@ mod tests {
         for bad in ["", "/a b", "/db?stage=AWSCURRENT", "/db:3", "/db?version="] {
             assert!(parameters.check(bad).is_err(), "{bad}");
         }
-        assert_eq!(manager.terms(), Some(Terms::Stored { refresh: Duration::from_secs(60), max_stale: Duration::from_secs(300) }));
+        assert_eq!(
+            manager.terms(),
+            Some(Terms::Stored { refresh: Duration::from_secs(60), max_stale: Duration::from_secs(300) })
+        );
     }
 }

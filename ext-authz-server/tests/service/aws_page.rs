@@ -101,7 +101,10 @@ fn permission(statement: &Value) -> Vec<String> {
         let whole = arn.len() == 6 && arn[0] == "arn" && arn[1] == "aws";
         // A star stands at the end alone, behind a slash: for what is below a name, never for all of a service.
         let star = resource.find('*');
-        if !whole || star.is_some_and(|at| at + 1 != resource.len() || !resource.ends_with("/*")) || resource.contains('?') {
+        if !whole
+            || star.is_some_and(|at| at + 1 != resource.len() || !resource.ends_with("/*"))
+            || resource.contains('?')
+        {
             faults.push(format!("`{resource}` is no ARN, or a star stands where none is wanted"));
         }
     }
@@ -221,7 +224,8 @@ fn the_configurations_on_the_page_load() {
     keyward_server::config::parse(Path::new("k.yaml"), &whole).unwrap();
     let policy = session.split_once('\n').unwrap().1;
     let indented: String = policy.lines().map(|line| format!("          {line}\n")).collect();
-    let with_policy = whole.replace("            duration_secs: 3600\n", &format!("            duration_secs: 3600\n{indented}"));
+    let with_policy =
+        whole.replace("            duration_secs: 3600\n", &format!("            duration_secs: 3600\n{indented}"));
     assert_ne!(whole, with_policy);
     keyward_server::config::parse(Path::new("k.yaml"), &with_policy).unwrap();
 }
@@ -240,7 +244,11 @@ fn what_must_not_stand_in_an_aws_credential_is_refused_with_its_place() {
         ("services: [s3, sts]", "services: [s3, sts]\n        signature: query", "payload"),
         ("services: [s3, sts]", "services: [s3, sts]\n        presigned_secs: 604801", "presigned_secs"),
         ("444455556666:role/keyward-agents", "*:role/keyward-agents", "source.tenants.acme.role_arn"),
-        ("external_id: { type: derived, key: { ref: \"file:///etc/keyward/external-id.key\" } }", "external_id: { type: listed }", "external_id"),
+        (
+            "external_id: { type: derived, key: { ref: \"file:///etc/keyward/external-id.key\" } }",
+            "external_id: { type: listed }",
+            "external_id",
+        ),
         ("external_id: { type: derived, key: { ref: \"file:///etc/keyward/external-id.key\" } }\n", "", "external_id"),
         ("duration_secs: 3600", "duration_secs: 899", "source.session"),
         ("duration_secs: 3600", "duration_secs: 43201", "source.session"),

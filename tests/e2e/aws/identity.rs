@@ -29,7 +29,8 @@ async fn a_chained_role_lasts_an_hour_at_most() {
     let answer = scene.send(who_am_i()).await;
     assert!(answer.text().contains(":assumed-role/target/alice<"), "{}", answer.text());
     let asked = scene.moto.asked("AssumeRole").await.unwrap();
-    let roles: Vec<_> = asked.iter().map(|form| form["RoleArn"].as_str().unwrap().rsplit('/').next().unwrap()).collect();
+    let roles: Vec<_> =
+        asked.iter().map(|form| form["RoleArn"].as_str().unwrap().rsplit('/').next().unwrap()).collect();
     assert_eq!(roles, ["hop", "target"]);
     assert_eq!(asked[1]["DurationSeconds"], "3600");
 }
@@ -62,7 +63,8 @@ async fn a_token_of_another_issuer_gets_a_role() {
         "sts": {"endpoint": format!("http://{}", sts.address)},
     });
     // Both roles of the chain are taken by the same upstream, which does not enforce here either.
-    let builder = scene::builder("aws-web-identity", &moto, &gateway, &source).file("secrets/token", "projected-token-1\n");
+    let builder =
+        scene::builder("aws-web-identity", &moto, &gateway, &source).file("secrets/token", "projected-token-1\n");
     let stack = builder.start().await.unwrap();
     moto.forget().await.unwrap();
     let scene = scene::Scene { moto, stack, gateway };
@@ -169,11 +171,9 @@ async fn assumes_with(name: &str, id: &str, variables: &[(&str, String)]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pod_identity_is_found_by_the_official_chain() {
-    let agent = crate::scripted::start(|request| {
-        match crate::scripted::header(request, "authorization") {
-            "pod-identity-token" => handed_out("ASIAPODIDENTITY"),
-            _ => crate::scripted::response("401 Unauthorized", "", b""),
-        }
+    let agent = crate::scripted::start(|request| match crate::scripted::header(request, "authorization") {
+        "pod-identity-token" => handed_out("ASIAPODIDENTITY"),
+        _ => crate::scripted::response("401 Unauthorized", "", b""),
     })
     .await;
     let token = files::run_folder("aws-pod-identity-token").unwrap().join("token");
@@ -189,7 +189,9 @@ async fn pod_identity_is_found_by_the_official_chain() {
 async fn instance_metadata_is_asked_in_its_second_version_only() {
     let metadata = crate::scripted::start(|request| {
         let line = request.lines().next().unwrap_or_default();
-        let text = |text: &str| crate::scripted::response("200 OK", "x-aws-ec2-metadata-token-ttl-seconds: 21600\r\n", text.as_bytes());
+        let text = |text: &str| {
+            crate::scripted::response("200 OK", "x-aws-ec2-metadata-token-ttl-seconds: 21600\r\n", text.as_bytes())
+        };
         match line.split(' ').take(2).collect::<Vec<_>>().as_slice() {
             ["PUT", "/latest/api/token"] => text("a-session-of-imds"),
             // Without the session of version 2 there is nothing.

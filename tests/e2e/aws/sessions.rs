@@ -35,8 +35,7 @@ async fn person_agent_and_tenant_are_in_the_session() {
         })
         .collect();
     let decision = record["decision_id"].as_str().unwrap();
-    let expected =
-        [("Agent", "demo-agent"), ("Environment", "development"), ("Request", decision), ("Tenant", TENANT)];
+    let expected = [("Agent", "demo-agent"), ("Environment", "development"), ("Request", decision), ("Tenant", TENANT)];
     assert_eq!(tags, expected);
     let policy: serde_json::Value = serde_json::from_str(asked["Policy"].as_str().unwrap()).unwrap();
     assert_eq!(policy["Statement"][0]["Resource"], "arn:aws:s3:::documents/acme/al%2Ace/*");

@@ -61,7 +61,8 @@ async fn objects_with_odd_keys_and_queries_are_written_read_and_listed() {
         let answer = scene.send(request(Method::GET, "s3", sent)).await;
         assert_eq!((answer.status.as_u16(), answer.text().as_str()), (200, "a body to be signed"), "{sent}");
     }
-    let queries = ["?list-type=2&prefix=a/", "?list-type=2&prefix=a%20b", "?prefix=a+b&delimiter=%2F&max-keys=7", "?location"];
+    let queries =
+        ["?list-type=2&prefix=a/", "?list-type=2&prefix=a%20b", "?prefix=a+b&delimiter=%2F&max-keys=7", "?location"];
     for query in queries {
         let answer = scene.send(request(Method::GET, "s3", &format!("/documents{query}"))).await;
         assert_eq!(answer.status, 200, "{query}: {}", answer.text());
@@ -74,7 +75,10 @@ async fn objects_with_odd_keys_and_queries_are_written_read_and_listed() {
     assert_eq!(scene.send(tagged).await.status, 200);
     let sent = scene.received("s3").await.pop().unwrap();
     let signed = sent["headers"]["authorization"].as_str().unwrap();
-    assert!(signed.contains("SignedHeaders=content-type;host;x-amz-content-sha256;x-amz-date;x-amz-meta-owner;"), "{signed}");
+    assert!(
+        signed.contains("SignedHeaders=content-type;host;x-amz-content-sha256;x-amz-date;x-amz-meta-owner;"),
+        "{signed}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -158,7 +162,10 @@ async fn a_presigned_url_is_accepted_and_short_lived() {
     assert_eq!((answer.status.as_u16(), answer.text().as_str()), (200, "presigned"));
     for sent in scene.received("s3").await {
         let target = sent["target"].as_str().unwrap();
-        assert!(target.contains("X-Amz-Expires=30&X-Amz-Security-Token=") && target.contains("&X-Amz-Signature="), "{target}");
+        assert!(
+            target.contains("X-Amz-Expires=30&X-Amz-Security-Token=") && target.contains("&X-Amz-Signature="),
+            "{target}"
+        );
         assert!(sent["headers"].get("authorization").is_none(), "{sent}");
     }
 }
@@ -189,10 +196,17 @@ async fn an_sdk_s_unsigned_chunks_pass_and_chunks_it_signed_do_not() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_of_a_signature_comes_back() {
     // An upstream that shows whatever it received, as debugging endpoints do.
-    let echo = crate::scripted::start(|request| crate::scripted::response("200 OK", "content-type: text/plain\r\n", request.as_bytes())).await;
+    let echo = crate::scripted::start(|request| {
+        crate::scripted::response("200 OK", "content-type: text/plain\r\n", request.as_bytes())
+    })
+    .await;
     let (moto, gateway) = scene::prepared("aws-echo").await;
     let builder = scene::builder("aws-echo", &moto, &gateway, &scene::role_source(&moto));
-    let stack = builder.envoy(|envoy| envoy.clusters[0].endpoint = keyward_tests::envoy::Endpoint::Tcp(echo)).start().await.unwrap();
+    let stack = builder
+        .envoy(|envoy| envoy.clusters[0].endpoint = keyward_tests::envoy::Endpoint::Tcp(echo))
+        .start()
+        .await
+        .unwrap();
     moto.enforce().await.unwrap();
     let scene = scene::Scene { moto, stack, gateway };
     let answer = scene.send(who_am_i()).await;

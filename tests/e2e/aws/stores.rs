@@ -80,7 +80,8 @@ async fn a_reference_chooses_the_stage() {
     let mut pending = json_secret("version-three-key");
     pending["VersionStages"] = json!(["AWSPENDING"]);
     secret_string(&moto, "PutSecretValue", pending).await;
-    let parameter = |value: &str| json!({"Name": "/api/key", "Type": "SecureString", "Value": value, "Overwrite": true});
+    let parameter =
+        |value: &str| json!({"Name": "/api/key", "Type": "SecureString", "Value": value, "Overwrite": true});
     for value in ["parameter-one-key", "parameter-two-key"] {
         moto.json("ssm", "AmazonSSM.PutParameter", &parameter(value)).await.unwrap();
     }

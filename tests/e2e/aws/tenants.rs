@@ -43,7 +43,8 @@ async fn no_client_supplies_an_external_id() {
     let scene = start("aws-deputy").await;
     let stolen = derived("acme");
     // In the token, in headers, in the query, in the form: everywhere an agent or its issuer could put it.
-    let mut token = keyward_tests::issuer::Token::new("mallory", &[keyward_tests::stack::ROLE]).claim("tenant", "mallory");
+    let mut token =
+        keyward_tests::issuer::Token::new("mallory", &[keyward_tests::stack::ROLE]).claim("tenant", "mallory");
     for claim in ["external_id", "sts:ExternalId", "aws"] {
         token = token.claim(claim, stolen.as_str());
     }
@@ -94,7 +95,8 @@ async fn listed_external_ids_are_the_tenant_s_alone() {
         "small": {"role_arn": arn("big"), "external_id": {"ref": "file://secrets/small"}},
     });
     let builder = scene::builder("aws-listed", &moto, &gateway, &source);
-    let builder = builder.file("secrets/big", "the-id-that-big-brought").file("secrets/small", "the-id-that-small-brought");
+    let builder =
+        builder.file("secrets/big", "the-id-that-big-brought").file("secrets/small", "the-id-that-small-brought");
     let stack = builder.start().await.unwrap();
     moto.enforce().await.unwrap();
     moto.forget().await.unwrap();

@@ -24,10 +24,12 @@ pub(crate) const ASSUME_ROLE: &str = "the role's trust policy has to name Keywar
      and allow `sts:AssumeRole`, `sts:TagSession` with tags, `sts:SetSourceIdentity` with that; Keyward's identity has to be \
      allowed the same";
 /// The same with a token.
-pub(crate) const ASSUME_WITH_TOKEN: &str = "the role's trust policy has to allow `sts:AssumeRoleWithWebIdentity` to the token's issuer, audience and subject";
+pub(crate) const ASSUME_WITH_TOKEN: &str =
+    "the role's trust policy has to allow `sts:AssumeRoleWithWebIdentity` to the token's issuer, audience and subject";
 
 /// Who is who may always be asked.
-pub(crate) const IDENTITY: &str = "set up Keyward's identity: IRSA, Pod Identity, an instance profile, or AWS_ACCESS_KEY_ID";
+pub(crate) const IDENTITY: &str =
+    "set up Keyward's identity: IRSA, Pod Identity, an instance profile, or AWS_ACCESS_KEY_ID";
 
 /// The failure as the cache and the operator see it. Never holds an answer's body.
 pub(crate) fn failure<E>(error: &SdkError<E>, asked: &Asked<'_>) -> MintError
@@ -91,7 +93,9 @@ fn verdict(code: &str, message: &str) -> Verdict {
             Verdict::Refused(Some("lower `duration_secs` to 3600: a session behind another role lasts an hour at most"))
         }
         "AccessDenied" | "AccessDeniedException" => Verdict::Refused(None),
-        "PackedPolicyTooLarge" => Verdict::Refused(Some("use fewer or shorter session tags, or a shorter session policy")),
+        "PackedPolicyTooLarge" => {
+            Verdict::Refused(Some("use fewer or shorter session tags, or a shorter session policy"))
+        }
         "MalformedPolicyDocument" => Verdict::Refused(Some("correct `session.policy`")),
         "RegionDisabledException" => {
             Verdict::Refused(Some("activate STS in this region, or name another one under `sts.region`"))
@@ -100,8 +104,14 @@ fn verdict(code: &str, message: &str) -> Verdict {
             Verdict::Refused(Some("the keys of Keyward's identity are not valid; check them, and the machine's clock"))
         }
         "InvalidIdentityToken" | "IDPRejectedClaim" => Verdict::Refused(None),
-        "ExpiredToken" | "ExpiredTokenException" | "IDPCommunicationError" | "InternalFailure" | "InternalServerError"
-        | "InternalServiceError" | "ServiceUnavailable" | "RequestTimeout" => Verdict::Wait,
+        "ExpiredToken"
+        | "ExpiredTokenException"
+        | "IDPCommunicationError"
+        | "InternalFailure"
+        | "InternalServerError"
+        | "InternalServiceError"
+        | "ServiceUnavailable"
+        | "RequestTimeout" => Verdict::Wait,
         code if code.contains("Throttl") || code.contains("TooManyRequests") || code.contains("LimitExceeded") => {
             Verdict::Wait
         }

@@ -160,7 +160,8 @@ impl Role {
     /// Who asks STS, as STS knows it, and whether that is a session itself.
     pub(super) async fn identity(&self, caller: &Caller, secrets: &Secrets) -> Result<(String, bool), MintError> {
         let config = self.access.config(caller, secrets).await?;
-        let asked = Asked { operation: "GetCallerIdentity", resource: self.access.region(), permission: failure::IDENTITY };
+        let asked =
+            Asked { operation: "GetCallerIdentity", resource: self.access.region(), permission: failure::IDENTITY };
         let answer = self.access.sts(&config).get_caller_identity().send().await;
         let answer = answer.map_err(|error| failure::failure(&error, &asked))?;
         Ok((answer.arn.unwrap_or_default(), self.access.is_temporary(caller, secrets).await?))

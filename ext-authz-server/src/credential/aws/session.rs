@@ -140,7 +140,11 @@ impl SessionTemplate {
         }
         Ok(SessionTemplate {
             name: parse("name", &configured.name)?,
-            source_identity: configured.source_identity.as_deref().map(|text| parse("source_identity", text)).transpose()?,
+            source_identity: configured
+                .source_identity
+                .as_deref()
+                .map(|text| parse("source_identity", text))
+                .transpose()?,
             tags,
             transitive: configured.transitive_tags.clone(),
             policy: configured.policy.as_ref().map(PolicyTemplate::new).transpose()?,
@@ -169,7 +173,11 @@ impl SessionTemplate {
         });
         Ok(Session {
             name: name("name", &self.name)?,
-            source_identity: self.source_identity.as_ref().map(|template| name("source_identity", template)).transpose()?,
+            source_identity: self
+                .source_identity
+                .as_ref()
+                .map(|template| name("source_identity", template))
+                .transpose()?,
             tags: tags.collect::<Result<_, SessionError>>()?,
             transitive: self.transitive.clone(),
             policy: self.policy.as_ref().map(|policy| policy.fill(caller)).transpose()?,

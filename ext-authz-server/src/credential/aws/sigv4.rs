@@ -157,15 +157,11 @@ pub fn sign(
         Payload::UnsignedChunks => SignableBody::StreamingUnsignedPayloadTrailer,
     };
     let signable = SignableRequest::new(request.method, url, headers, payload).map_err(|_| SigningError)?;
-    let (instructions, signature) =
-        http_request::sign(signable, &parameters).map_err(|_| SigningError)?.into_parts();
+    let (instructions, signature) = http_request::sign(signable, &parameters).map_err(|_| SigningError)?.into_parts();
     let (headers, query) = instructions.into_parts();
     let key = v4::generate_signing_key(keys.secret_access_key, scope.time, scope.region, scope.service);
     Ok(Signed {
-        headers: headers
-            .into_iter()
-            .map(|header| (header.name(), Zeroizing::new(header.value().to_owned())))
-            .collect(),
+        headers: headers.into_iter().map(|header| (header.name(), Zeroizing::new(header.value().to_owned()))).collect(),
         query: in_order(query.into_iter().map(|(name, value)| (name, encode(value.as_bytes()))).collect()),
         signature: Zeroizing::new(signature),
         signing_key: Zeroizing::new(key.as_ref().to_vec()),
@@ -179,8 +175,7 @@ fn settings(rules: Rules, location: Location) -> SigningSettings {
     settings.uri_path_normalization_mode = UriPathNormalizationMode::from(rules.normalise_path);
     settings.payload_checksum_kind =
         if rules.digest_header { PayloadChecksumKind::XAmzSha256 } else { PayloadChecksumKind::NoHeader };
-    settings.session_token_mode =
-        if rules.sign_token { SessionTokenMode::Include } else { SessionTokenMode::Exclude };
+    settings.session_token_mode = if rules.sign_token { SessionTokenMode::Include } else { SessionTokenMode::Exclude };
     settings.excluded_headers = None;
     if let Location::Query { valid } = location {
         settings.signature_location = SignatureLocation::QueryParams;

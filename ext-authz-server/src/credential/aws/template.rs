@@ -24,7 +24,9 @@ enum Piece {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TemplateError {
     /// No such placeholder.
-    #[error("`{{{0}}}` is no placeholder; there are {{tenant}}, {{environment}}, {{server}}, {{user}}, {{agent}}, {{issuer}}, {{subject}}, {{claim:NAME}} and {{request}}")]
+    #[error(
+        "`{{{0}}}` is no placeholder; there are {{tenant}}, {{environment}}, {{server}}, {{user}}, {{agent}}, {{issuer}}, {{subject}}, {{claim:NAME}} and {{request}}"
+    )]
     Unknown(String),
     /// A brace without its partner.
     #[error("a brace has no partner")]

@@ -6,7 +6,8 @@ use super::*;
 use crate::identity::Principal;
 
 fn caller(tenant: &str, subject: &str) -> Caller {
-    let principal = Principal { subject: subject.into(), tenant: tenant.into(), key: subject.into(), ..Principal::nobody() };
+    let principal =
+        Principal { subject: subject.into(), tenant: tenant.into(), key: subject.into(), ..Principal::nobody() };
     Caller { principal: Arc::new(principal), ..Caller::none("test") }
 }
 

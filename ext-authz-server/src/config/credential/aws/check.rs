@@ -174,7 +174,11 @@ fn arn_template(key: &str, template: &str, checker: &mut Checker<'_>) {
 
 fn session(key: &str, session: &AwsSession, checker: &mut Checker<'_>) {
     if let Err(error) = SessionTemplate::new(session) {
-        checker.add(format!("{key}.session"), error.to_string(), "see the quotas of IAM and STS in AWS's documentation");
+        checker.add(
+            format!("{key}.session"),
+            error.to_string(),
+            "see the quotas of IAM and STS in AWS's documentation",
+        );
     }
 }
 

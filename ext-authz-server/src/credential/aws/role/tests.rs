@@ -84,7 +84,8 @@ async fn an_external_id_is_the_tenant_s_and_nothing_a_token_says() {
 
 #[test]
 fn only_the_arn_of_a_role_is_one() {
-    for good in [ARN, "arn:aws-us-gov:iam::111122223333:role/path/to/x+=,.@-_y", "arn:aws-cn:iam::111122223333:role/r"] {
+    for good in [ARN, "arn:aws-us-gov:iam::111122223333:role/path/to/x+=,.@-_y", "arn:aws-cn:iam::111122223333:role/r"]
+    {
         assert!(is_role_arn(good), "{good}");
     }
     for bad in [

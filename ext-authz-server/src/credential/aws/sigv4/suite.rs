@@ -51,7 +51,9 @@ fn read(text: &str) -> Text {
     let mut headers: Vec<(String, String)> = Vec::new();
     for line in lines {
         match line.split_once(':') {
-            Some((name, value)) if !line.starts_with(' ') => headers.push((name.to_ascii_lowercase(), value.to_owned())),
+            Some((name, value)) if !line.starts_with(' ') => {
+                headers.push((name.to_ascii_lowercase(), value.to_owned()))
+            }
             // A folded line: white space takes the place of the fold.
             _ => headers.last_mut().unwrap().1 += &format!(" {}", line.trim()),
         }
@@ -83,8 +85,7 @@ fn sign_case(text: &Text, context: &Value, location: fn(u64) -> Location) -> Sig
     };
     let path = canonical::path(&text.path).unwrap();
     let query = text.query.as_deref().map(|query| canonical::query(query).unwrap());
-    let headers: Vec<(&str, &str)> =
-        text.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let headers: Vec<(&str, &str)> = text.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     let request = Request {
         method: &text.method,
         authority: &text.authority,
