@@ -14,6 +14,8 @@ struct Memory {
     rows: Mutex<BTreeMap<GrantKey, (Grant, i64)>>,
     /// How many replacements fail without being stored.
     failing: AtomicUsize,
+    /// How long a replacement takes, in milliseconds.
+    slow_ms: AtomicUsize,
     /// Whether the next replacement is stored and its answer lost.
     deaf: AtomicBool,
 }
@@ -48,6 +50,8 @@ impl Grants for Memory {
         grant: &'a Grant,
     ) -> Pending<'a, Result<Replaced, GrantError>> {
         Box::pin(async move {
+            let slow_ms = self.slow_ms.load(Ordering::Relaxed) as u64;
+            tokio::time::sleep(std::time::Duration::from_millis(slow_ms)).await;
             if self.failing.load(Ordering::Relaxed) > 0 {
                 self.failing.fetch_sub(1, Ordering::Relaxed);
                 return Err(GrantError("out of reach".to_owned()));
@@ -178,6 +182,22 @@ async fn the_next_token_is_stored_before_the_access_token_is_used() {
     let error = mint(&credential, &alice, &sources).await.err().unwrap();
     assert_eq!(error.kind, MintErrorKind::Transient);
     assert!(error.cause.contains("could not be stored"), "{error}");
+}
+
+#[tokio::test]
+async fn a_mint_that_is_given_up_still_stores_the_next_token() {
+    let (alice, scratch) = (caller("alice", "x"), Scratch::new());
+    let key = key_of(&alice, "slow");
+    let server = Rotating::start("the-first-refresh-token").await;
+    let grants = Memory::with(&key, "the-first-refresh-token");
+    let (sources, credential) = (with_grants(&scratch, &grants), server.credential(json!({"provider": "slow"})));
+    grants.slow_ms.store(500, Ordering::Relaxed);
+    let limit = std::time::Duration::from_millis(250);
+    assert!(tokio::time::timeout(limit, mint(&credential, &alice, &sources)).await.is_err());
+    // The next one waits for it.
+    mint(&credential, &alice, &sources).await.unwrap();
+    assert_eq!(server.live().as_deref(), Some("the-refresh-token-2"));
+    assert_eq!(grants.secret(&key), server.live());
 }
 
 #[tokio::test]
