@@ -16,7 +16,7 @@ use tonic::{Response, Status};
 use crate::answer::{self, Refused, Shape};
 use crate::audit::{Event, Record};
 use crate::binding::{Asker, Choice};
-use crate::connect::{Attempt, Invited, request_digest};
+use crate::connect::{Attempt, AttemptError, Invited, request_digest};
 use crate::credential::{self, Injection};
 use crate::decision::{Denial, Stage};
 use crate::identity::PrincipalKind;
@@ -171,19 +171,23 @@ async fn inject(
     let missing = || Denial::new(Stage::Credential, Reason::CredentialUnavailable, "no binding was chosen");
     let choice = trail.choice.clone().ok_or_else(missing)?;
     let principal = trail.principal.clone().ok_or_else(missing)?;
-    let refused = |error| Denial::new(Stage::Credential, Reason::InvalidRequest, error);
+    let refused = |error: AttemptError| Denial::new(Stage::Credential, error.reason(), error);
     let state = plan.sources().secrets.state();
-    if let Some(operation) = content.single_request() {
-        let attempt = Attempt::read(&operation, &server.name, &principal, state).await.map_err(refused)?;
-        trail.attempt = (attempt, request_digest(&operation, &server.name));
+    let operation = content.single_request();
+    if let Some(operation) = &operation {
+        trail.attempt = Attempt::read(operation, &server.name, &principal, state).await.map_err(refused)?;
     }
-    let (attempt, _) = &trail.attempt;
+    let attempt = &trail.attempt;
     let authority = server.upstream_authority.as_deref().unwrap_or(request.raw_authority);
     let caller = Arc::new(plan.caller(request, server, principal));
     let body = attempt.body(request.body);
     crate::leak::note_local(plan.catalogue(), plan.revision(), plan.sources()).await;
     let guard = &server.leaks.arguments;
-    let injection = credential::inject(&choice, request, authority, body, guard, &caller, plan.sources()).await?;
+    let injection = credential::inject(&choice, request, authority, body, guard, &caller, plan.sources()).await;
+    if let (Err(Denial { provider: Some(_), .. }), Some(operation)) = (&injection, &operation) {
+        trail.request_digest = request_digest(operation, &server.name);
+    }
+    let injection = injection?;
     attempt.use_up(state).await.map_err(refused)?;
     Ok(injection)
 }
@@ -191,7 +195,7 @@ async fn inject(
 /// What the person is told who has to connect an account first, where there is one who can be asked.
 async fn invite(plan: &Plan, trail: &Trail, denial: &Denial) -> Option<Invited> {
     let (invitations, provider) = (plan.sources().invitations.as_ref()?, denial.provider.as_deref()?);
-    let (attempt, digest) = &trail.attempt;
+    let (attempt, digest) = (&trail.attempt, &trail.request_digest);
     if attempt.declined() {
         return None;
     }

@@ -35,8 +35,10 @@ pub struct Trail {
     pub revision: Option<&'static str>,
     /// How the client can be asked to open an address.
     pub asking: Asking,
-    /// What of the request belongs to the upstream's own conversation with the client, and a digest of what is asked.
-    pub attempt: (Attempt, String),
+    /// What of the request belongs to Keyward's own conversation with the client, and what to the upstream's.
+    pub attempt: Attempt,
+    /// A digest of what is asked, where a person has to be asked first.
+    pub request_digest: String,
     /// Who asked.
     pub principal: Option<Arc<Principal>>,
     /// What was asked.
@@ -78,7 +80,8 @@ impl Trail {
             prescribed: None,
             revision: None,
             asking: Asking::Plainly,
-            attempt: (Attempt::default(), String::new()),
+            attempt: Attempt::default(),
+            request_digest: String::new(),
             principal: None,
             operations: Vec::new(),
             operation_count: 0,

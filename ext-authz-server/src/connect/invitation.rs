@@ -6,6 +6,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use keyward_contract::mcp::elicitation::{Asking, Carried, Invitation, Reply, own_state, reply};
+use keyward_contract::reason::Reason;
 use sha2::{Digest as _, Sha256};
 
 use super::ticket::{RequestState, Ticket, TicketError};
@@ -58,6 +59,19 @@ pub enum AttemptError {
     /// It cannot be looked at now.
     #[error("the request state cannot be looked at: {0}")]
     Unavailable(String),
+}
+
+// === impl AttemptError ===
+
+impl AttemptError {
+    /// What the client is told.
+    #[must_use]
+    pub fn reason(&self) -> Reason {
+        match self {
+            AttemptError::Unavailable(_) | AttemptError::State(TicketError::Seal(_)) => Reason::CredentialUnavailable,
+            _ => Reason::InvalidRequest,
+        }
+    }
 }
 
 // === impl Invitations ===

@@ -68,7 +68,8 @@ fn a_reference_of_the_wrong_form_is_told_without_repeating_it() {
             "bindings:\n  - {{ id: b, mode: service_account, owner: o, environment: production, servers: [jira], hosts: [h.example], \
              credentials: [{{ type: header, name: x-key, secret: {{ ref: \"vault://{rest}\" }} }}] }}\n"
         );
-        let store = "stores:\n  vault: { type: vault, address: \"https://v.example\", auth: { type: kubernetes, role: r } }\n";
+        let store =
+            "stores:\n  vault: { type: vault, address: \"https://v.example\", auth: { type: kubernetes, role: r } }\n";
         let error = parse(Path::new("keyward.yaml"), &format!("{BASE}{store}{binding}")).unwrap_err().to_string();
         assert!(error.contains("bindings[0].credentials[0].secret") && !error.contains("canary"), "{rest}: {error}");
     }
