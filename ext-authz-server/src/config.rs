@@ -13,6 +13,7 @@ mod identity;
 mod listen;
 mod load;
 mod node;
+mod outbound;
 mod position;
 mod problem;
 mod provider;
@@ -36,6 +37,7 @@ pub use database::Database;
 pub use identity::{Algorithm, IdentityConfig, Issuer, JwksSource};
 pub use listen::{Listen, ListenAddress, Tls};
 pub use load::{Loaded, load, parse};
+pub use outbound::OutboundConfig;
 pub use problem::{ConfigError, Problem};
 pub use provider::{ApiKeyProvider, ClientAuthenticationMethod, OauthProvider, Provider};
 pub use reference::reference;
@@ -76,6 +78,9 @@ pub struct Config {
     /// references. Default: none besides the environment and files.
     #[serde(default)]
     pub stores: BTreeMap<String, Store>,
+    /// What Keyward's server may ask although it is not public. Default: loopback addresses that this file names.
+    #[serde(default)]
+    pub outbound: OutboundConfig,
     /// Where Keyward keeps grants, its own secrets and what replicas share. Default: nothing is kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Database")]

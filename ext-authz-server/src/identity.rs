@@ -19,6 +19,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use keyward_contract::reason::Reason;
 
 use crate::config::{IdentityConfig, Issuer};
+use crate::outbound::Outbound;
 use jwks::{JwksError, Keys};
 use jwt::Unverified;
 
@@ -65,10 +66,14 @@ impl Identity {
     ///
     /// # Errors
     /// A key file that cannot be read or holds no usable key.
-    pub fn new(config: &IdentityConfig, previous: Option<&Identity>) -> Result<Identity, JwksError> {
+    pub fn new(
+        config: &IdentityConfig,
+        previous: Option<&Identity>,
+        outbound: &Outbound,
+    ) -> Result<Identity, JwksError> {
         let verifier = |issuer: &Issuer| {
             let previous = previous.and_then(|previous| previous.named(&issuer.name)).map(|verifier| &verifier.keys);
-            let keys = Keys::new(&issuer.jwks, &issuer.algorithms, previous)?;
+            let keys = Keys::new(&issuer.jwks, &issuer.algorithms, previous, outbound)?;
             Ok(Verifier { issuer: issuer.clone(), keys })
         };
         Ok(Identity { issuers: config.issuers.iter().map(verifier).collect::<Result<_, _>>()? })

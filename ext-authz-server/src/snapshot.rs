@@ -14,7 +14,8 @@ use sha2::{Digest, Sha256};
 use crate::config::{self, Config, ConfigError, Loaded, Problem};
 use crate::connect::Invitations;
 use crate::identity::{Identity, jwks::JwksError};
-use crate::outbound::Outbound;
+use crate::outbound::{Outbound, Tls, named_on_loopback};
+use crate::perimeter::address::Allowance;
 use crate::policy::{Limits, Policy, PolicyError, PolicySource};
 use crate::secret::Secrets;
 use crate::sources::Sources;
@@ -198,14 +199,24 @@ impl Files {
         let one = |problem| ConfigError { problems: vec![problem] };
         let policy = Policy::compile(&self.policy, limits);
         let policy = policy.map_err(|error| one(policy_problem(&self.loaded, error)))?;
-        let identity = Identity::new(&config.identity, identity);
+        let outbound = outbound(&self.loaded);
+        let identity = Identity::new(&config.identity, identity, &outbound);
         let identity = identity.map_err(|error| one(keys_problem(&self.loaded, &error)))?;
         let base = self.loaded.file.parent().unwrap_or(Path::new(""));
-        let secrets = secrets.with(config, base, &Outbound::default());
+        let secrets = secrets.with(config, base, &outbound);
         let invitations = Invitations::of(config, secrets.state());
-        let sources = Arc::new(Sources::new(Arc::new(secrets)).with_invitations(invitations));
+        let sources = Arc::new(Sources::new(Arc::new(secrets)).with_outbound(outbound).with_invitations(invitations));
         Ok(Snapshot { revision: self.revision, config: self.loaded.config, policy, identity, sources })
     }
+}
+
+/// The way out of a configuration: to the public Internet, to what it allows, and to loopback addresses it names itself.
+fn outbound(loaded: &Loaded) -> Outbound {
+    let mut allowed = loaded.config.outbound.allow.clone();
+    allowed.extend(named_on_loopback(&String::from_utf8_lossy(&loaded.bytes)));
+    // Each entry of the operator was checked when the file was read; one that cannot be used allows nothing.
+    allowed.retain(|entry| Allowance::parse(std::slice::from_ref(entry)).is_ok());
+    Outbound::new(Tls::default(), Allowance::parse(&allowed).unwrap_or_default())
 }
 
 /// What is wrong with the policy: in one of its files, or else at the key that names its directory.

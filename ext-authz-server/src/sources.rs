@@ -34,6 +34,13 @@ impl Sources {
         Sources { secrets, outbound: Outbound::default(), invitations: None, grants: None }
     }
 
+    /// The same with this way out.
+    #[must_use]
+    pub fn with_outbound(mut self, outbound: Outbound) -> Sources {
+        self.outbound = outbound;
+        self
+    }
+
     /// The same with this way of asking people.
     #[must_use]
     pub fn with_invitations(mut self, invitations: Option<Invitations>) -> Sources {

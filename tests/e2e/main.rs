@@ -13,6 +13,7 @@ mod deny;
 mod doctor;
 mod drain;
 mod expect;
+mod freshness;
 mod guide;
 mod http_mode;
 mod injection;

@@ -50,6 +50,7 @@ impl Checker<'_> {
         checker.policy();
         checker.audit();
         checker.stores();
+        checker.outbound(&config.outbound);
         checker.state();
         checker.servers();
         checker.perimeter();

@@ -5,18 +5,17 @@
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use reqwest::{Client, Url};
+use reqwest::Url;
 use tokio::sync::Mutex;
 
 use super::key::{KeySet, KeySetError};
 use crate::config::{Algorithm, JwksSource};
+use crate::outbound::{Ask, Outbound, OutboundError};
 
-/// The largest JWK Set, in bytes.
-pub const MAX_JWKS_BYTES: usize = 1 << 20;
 /// The longest fetch, from the look-up of the name to the last byte.
 pub const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 /// The shortest time between two fetches from one issuer, however many tokens with unknown key ids arrive.
@@ -27,6 +26,7 @@ pub const MIN_FETCH_INTERVAL: Duration = Duration::from_secs(10);
 pub(super) struct Keys {
     source: JwksSource,
     algorithms: Vec<Algorithm>,
+    outbound: Outbound,
     shared: Arc<Shared>,
 }
 
@@ -68,14 +68,12 @@ pub enum JwksError {
 /// Why a fetch gave no keys.
 #[derive(Debug, thiserror::Error)]
 enum FetchError {
-    #[error("the client cannot be made: {0}")]
-    Client(String),
-    #[error("no answer: {0}")]
-    Send(String),
+    #[error(transparent)]
+    Send(#[from] OutboundError),
+    #[error("no answer within {} s", FETCH_TIMEOUT.as_secs())]
+    Timeout,
     #[error("status {0}")]
     Status(u16),
-    #[error("the answer is larger than {MAX_JWKS_BYTES} bytes")]
-    TooLarge,
     #[error(transparent)]
     Set(#[from] KeySetError),
 }
@@ -120,13 +118,14 @@ impl Keys {
         source: &JwksSource,
         algorithms: &[Algorithm],
         previous: Option<&Keys>,
+        outbound: &Outbound,
     ) -> Result<Keys, JwksError> {
         if let Some(previous) = previous
             && source.file.is_none()
             && previous.source == *source
             && previous.algorithms == algorithms
         {
-            return Ok(previous.clone());
+            return Ok(Keys { outbound: outbound.clone(), ..previous.clone() });
         }
         let mut state = State::default();
         if let Some(path) = &source.file {
@@ -137,7 +136,12 @@ impl Keys {
             state.problem = Some("not fetched yet".to_owned());
         }
         let shared = Shared { state: ArcSwap::from_pointee(state), attempted: Mutex::default() };
-        Ok(Keys { source: source.clone(), algorithms: algorithms.to_vec(), shared: Arc::new(shared) })
+        Ok(Keys {
+            source: source.clone(),
+            algorithms: algorithms.to_vec(),
+            outbound: outbound.clone(),
+            shared: Arc::new(shared),
+        })
     }
 
     /// The keys for a token with this key id; fetched once more if none of those at hand fits.
@@ -208,10 +212,10 @@ impl Keys {
 
     async fn fetch_now(&self) {
         let Some(url) = &self.source.url else { return };
-        let result = match tokio::time::timeout(FETCH_TIMEOUT, download(url)).await {
+        let result = match tokio::time::timeout(FETCH_TIMEOUT, download(&self.outbound, url)).await {
             Ok(Ok(bytes)) => KeySet::parse(&bytes, &self.algorithms).map_err(FetchError::Set),
             Ok(Err(error)) => Err(error),
-            Err(_) => Err(FetchError::Send(format!("not within {} s", FETCH_TIMEOUT.as_secs()))),
+            Err(_) => Err(FetchError::Timeout),
         };
         let state = match result {
             Ok(keys) => {
@@ -227,37 +231,10 @@ impl Keys {
     }
 }
 
-/// One client for all issuers: no redirects, no cookies.
-fn client() -> Result<&'static Client, FetchError> {
-    static CLIENT: OnceLock<Result<Client, String>> = OnceLock::new();
-    let client = CLIENT.get_or_init(|| {
-        let builder = Client::builder().redirect(reqwest::redirect::Policy::none()).user_agent("keyward");
-        builder.timeout(FETCH_TIMEOUT).build().map_err(|error| error.to_string())
-    });
-    client.as_ref().map_err(|cause| FetchError::Client(cause.clone()))
-}
-
-async fn download(url: &str) -> Result<Vec<u8>, FetchError> {
-    let send = |error: reqwest::Error| FetchError::Send(innermost(&error));
-    let mut response = client()?.get(url).header("accept", "application/json").send().await.map_err(send)?;
-    if response.status().as_u16() != 200 {
-        return Err(FetchError::Status(response.status().as_u16()));
+async fn download(outbound: &Outbound, url: &str) -> Result<Vec<u8>, FetchError> {
+    let answer = outbound.send(Ask::get(url)).await?;
+    if answer.status != 200 {
+        return Err(FetchError::Status(answer.status));
     }
-    let mut bytes = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(send)? {
-        if bytes.len() + chunk.len() > MAX_JWKS_BYTES {
-            return Err(FetchError::TooLarge);
-        }
-        bytes.extend_from_slice(&chunk);
-    }
-    Ok(bytes)
-}
-
-/// The cause at the bottom, which says more than "error sending request".
-fn innermost(error: &dyn std::error::Error) -> String {
-    let mut error = error;
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    error.to_string()
+    Ok(answer.body().to_vec())
 }

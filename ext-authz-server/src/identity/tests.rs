@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::config::{Algorithm, JwksSource};
+use crate::outbound::Outbound;
 use crate::scratch::Scratch;
 
 /// The public key of RFC 7515, appendix A.3.
@@ -82,7 +83,7 @@ fn issuer(jwks: JwksSource) -> Issuer {
 fn identity(dir: &Scratch, keys: &[Value]) -> Identity {
     let file = dir.write("jwks.json", &json!({"keys": keys}).to_string());
     let source = JwksSource { file: Some(file), ..JwksSource::default() };
-    Identity::new(&IdentityConfig { issuers: vec![issuer(source)] }, None).unwrap()
+    Identity::new(&IdentityConfig { issuers: vec![issuer(source)] }, None, &Outbound::default()).unwrap()
 }
 
 async fn verify(identity: &Identity, token: &str) -> Result<Principal, String> {
@@ -345,7 +346,7 @@ fn answer(body: &str) -> String {
 
 fn remote(url: String) -> Identity {
     let source = JwksSource { url: Some(url), ..JwksSource::default() };
-    Identity::new(&IdentityConfig { issuers: vec![issuer(source)] }, None).unwrap()
+    Identity::new(&IdentityConfig { issuers: vec![issuer(source)] }, None, &Outbound::default()).unwrap()
 }
 
 #[tokio::test]
@@ -370,7 +371,7 @@ async fn keys_are_fetched_once_however_many_tokens_come() {
     assert!(identity.problems().is_empty());
     // A new snapshot does not ask again.
     let config = IdentityConfig { issuers: vec![identity.issuers[0].issuer.clone()] };
-    let next = Identity::new(&config, Some(&identity)).unwrap();
+    let next = Identity::new(&config, Some(&identity), &Outbound::default()).unwrap();
     verify(&next, &signer.token(&claims())).await.unwrap();
     assert_eq!(count.load(std::sync::atomic::Ordering::SeqCst), 1);
 }

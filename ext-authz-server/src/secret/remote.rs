@@ -210,7 +210,7 @@ impl Remote {
             }
         };
         let tls = Tls { trusted: Some(trusted), ..Tls::default() };
-        Remote { outbound: Outbound::new(&tls), base, setup }
+        Remote { outbound: outbound.with_tls(tls), base, setup }
     }
 
     /// The address, for messages.

@@ -1,6 +1,7 @@
 //! The configuration of the real server for the benchmark: a token, a policy, a binding and a credential.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -33,10 +34,20 @@ decision := {"allow": true, "rule": "echo", "explanation": "agents may echo"} if
 }
 "#;
 
+/// The credential of one variant.
+#[derive(Clone, Copy, Debug)]
+pub enum Credential {
+    /// A static key in a header.
+    Header,
+    /// An access token, minted at this endpoint.
+    Oauth(SocketAddr),
+    /// A signature with AWS's SigV4.
+    Sigv4,
+}
+
 /// A folder that `keyward serve` can run on, and a token that it accepts.
 pub struct Setup {
-    /// The path of `keyward.yaml`.
-    pub config: PathBuf,
+    folder: PathBuf,
     /// An ES256 token, valid for an hour.
     pub token: String,
 }
@@ -44,28 +55,55 @@ pub struct Setup {
 // === impl Setup ===
 
 impl Setup {
-    /// Writes configuration, policy and keys into `folder`.
+    /// Writes policy and keys into `folder`.
     ///
     /// # Errors
     /// Where a file cannot be written or a key cannot be made.
     pub fn write(folder: &Path) -> Result<Setup> {
-        let write = |name: &str, text: &str| {
-            let path = folder.join(name);
-            fs::write(&path, text).with_context(|| format!("writing `{}`", path.display()))?;
-            Ok::<_, anyhow::Error>(path)
-        };
         fs::create_dir_all(folder.join("policies"))?;
         let issuer = Issuer::new()?;
         let token = issuer.sign(&Token::new("alice", &["bench-user"]).lifetime(0, TOKEN_SECS))?;
-        write("jwks.json", &issuer.jwks().to_string())?;
-        write("policies/bench.rego", POLICY)?;
+        write(folder, "jwks.json", &issuer.jwks().to_string())?;
+        write(folder, "policies/bench.rego", POLICY)?;
+        Ok(Setup { folder: folder.to_owned(), token })
+    }
+
+    /// Writes the configuration of a variant and returns its path.
+    ///
+    /// # Errors
+    /// Where the file cannot be written.
+    pub fn configuration(&self, variant: &str, credential: Credential) -> Result<PathBuf> {
         // JSON is YAML.
-        let config = write("keyward.yaml", &serde_json::to_string_pretty(&configuration())?)?;
-        Ok(Setup { config, token })
+        let text = serde_json::to_string_pretty(&configuration(variant, credential))?;
+        write(&self.folder, &format!("{variant}.yaml"), &text)
     }
 }
 
-fn configuration() -> Value {
+fn write(folder: &Path, name: &str, text: &str) -> Result<PathBuf> {
+    let path = folder.join(name);
+    fs::write(&path, text).with_context(|| format!("writing `{}`", path.display()))?;
+    Ok(path)
+}
+
+fn configuration(variant: &str, credential: Credential) -> Value {
+    let secret = json!({"ref": format!("env://{CREDENTIAL_VARIABLE}")});
+    let credential = match credential {
+        Credential::Header => {
+            json!({"type": "header", "name": CREDENTIAL_HEADER, "template": "{secret}", "secret": secret})
+        }
+        Credential::Oauth(endpoint) => json!({
+            "type": "oauth",
+            "grant": "client_credentials",
+            "token_endpoint": format!("http://{endpoint}/token"),
+            "client": {"id": "bench", "secret": secret},
+        }),
+        Credential::Sigv4 => json!({
+            "type": "aws",
+            "regions": ["eu-central-1"],
+            "services": ["execute-api"],
+            "source": {"type": "static", "access_key_id": secret, "secret_access_key": secret},
+        }),
+    };
     json!({
         "version": 1,
         "environment": "bench",
@@ -81,7 +119,7 @@ fn configuration() -> Value {
             "roles_claim": "roles",
         }]},
         "policy": {"directory": "policies"},
-        "audit": {"file": "audit.jsonl", "hmac_key": {"ref": format!("env://{AUDIT_KEY_VARIABLE}")}},
+        "audit": {"file": format!("{variant}.audit.jsonl"), "hmac_key": {"ref": format!("env://{AUDIT_KEY_VARIABLE}")}},
         "servers": {SERVER: {
             "mode": "mcp",
             "destinations": [{"host": AUTHORITY, "path": "/mcp", "methods": ["read", "write"]}],
@@ -95,12 +133,7 @@ fn configuration() -> Value {
             "servers": [SERVER],
             "principals": {"roles": ["bench-user"]},
             "hosts": [AUTHORITY],
-            "credentials": [{
-                "type": "header",
-                "name": CREDENTIAL_HEADER,
-                "template": "{secret}",
-                "secret": {"ref": format!("env://{CREDENTIAL_VARIABLE}")},
-            }],
+            "credentials": [credential],
         }],
     })
 }

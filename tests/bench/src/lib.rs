@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 pub mod always_yes;
 pub mod answers;
@@ -21,6 +21,9 @@ pub mod variants;
 
 use measure::{Load, Plan};
 use variants::Stage;
+
+/// Calls that meet a credential that nobody has minted yet.
+const FIRST_CALLS: usize = 1000;
 
 /// What to measure, and with what.
 #[derive(Clone, Debug)]
@@ -50,6 +53,7 @@ pub struct Options {
 pub async fn run(options: &Options) -> Result<()> {
     let loads = loads(&options.loads)?;
     let stage = Stage::start(options, &options.folder.join("run"))?;
+    first_calls(&stage).await?;
     let cells = measure::measure(&stage, options.plan, &loads).await?;
     let ratios = results::ratios(&cells);
     print!("{}", results::table(&cells, &ratios));
@@ -61,6 +65,20 @@ pub async fn run(options: &Options) -> Result<()> {
     results::write(&json, &format!("{document:#}\n"))?;
     results::write(&svg, &plot::svg(&cells))?;
     println!("{} and {}", json.display(), svg.display());
+    Ok(())
+}
+
+/// A burst of first calls, before anything was minted: exactly one mint serves them all.
+async fn first_calls(stage: &Stage) -> Result<()> {
+    let Some(variant) = stage.variants.iter().find(|variant| variant.name == variants::KEYWARD_OAUTH) else {
+        return Ok(());
+    };
+    let answer = answers::Answer::all().into_iter().min().context("there is no answer")?;
+    let before = variants::minted(stage.mints)?;
+    let took = load::first_calls(variant.address, &stage.token, FIRST_CALLS, answer).await?;
+    let mints = variants::minted(stage.mints)? - before;
+    println!("{FIRST_CALLS} concurrent first calls: {mints} mint, all answered within {} ms", took.as_millis());
+    anyhow::ensure!(mints == 1, "{mints} mints instead of one");
     Ok(())
 }
 

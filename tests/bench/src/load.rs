@@ -122,6 +122,48 @@ pub async fn run(
     Ok(Measured { requests: latencies.len(), elapsed: measured, latencies })
 }
 
+/// Sends one request on each of `connections` connections at once, the first ones of this target. Returns how long it took
+/// until all were answered, connecting left out.
+///
+/// # Errors
+/// As [`run`].
+pub async fn first_calls(target: SocketAddr, token: &str, connections: usize, answer: Answer) -> Result<Duration> {
+    let shared = Rc::new(Shared {
+        request: tool_call(),
+        headers: headers(token, answer)?,
+        expected: answer.body().whole,
+        measuring: Cell::new(false),
+        stopped: Cell::new(false),
+        latencies: RefCell::new(Vec::new()),
+    });
+    let tasks = LocalSet::new();
+    tasks
+        .run_until(async {
+            let mut senders = Vec::with_capacity(connections);
+            for _ in 0..connections {
+                let stream = TcpStream::connect(target).await.with_context(|| format!("connecting to {target}"))?;
+                let (sender, connection) = handshake(TokioIo::new(stream)).await?;
+                tokio::task::spawn_local(connection);
+                senders.push(sender);
+            }
+            let started = Instant::now();
+            let calls: Vec<_> = senders
+                .into_iter()
+                .map(|mut sender| {
+                    let shared = Rc::clone(&shared);
+                    tokio::task::spawn_local(async move {
+                        timeout(REQUEST_LIMIT, call(&mut sender, &shared)).await.context("an answer took too long")?
+                    })
+                })
+                .collect();
+            for call in calls {
+                call.await??;
+            }
+            anyhow::Ok(started.elapsed())
+        })
+        .await
+}
+
 async fn work(target: SocketAddr, shared: Rc<Shared>) -> Result<()> {
     let stream = TcpStream::connect(target).await.with_context(|| format!("connecting to {target}"))?;
     stream.set_nodelay(true)?;

@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::Options;
 use crate::bootstrap::{Filters, bootstrap};
-use crate::keyward::{AUDIT_KEY_VARIABLE, Setup};
+use crate::keyward::{AUDIT_KEY_VARIABLE, Credential, Setup};
 use crate::process::{announced, wait_for};
 use crate::upstream::CREDENTIAL_VARIABLE;
 
@@ -27,6 +27,10 @@ pub const EXT_AUTHZ: &str = "ext_authz";
 pub const MCP_RBAC: &str = "mcp_rbac";
 /// Keyward's whole chain.
 pub const KEYWARD: &str = "keyward";
+/// Keyward's whole chain with a minted access token.
+pub const KEYWARD_OAUTH: &str = "keyward_oauth";
+/// Keyward's whole chain with an AWS signature.
+pub const KEYWARD_SIGV4: &str = "keyward_sigv4";
 /// Keyward's filter asking the always-yes server.
 pub const FILTER_ALWAYS_YES: &str = "filter_always_yes";
 
@@ -48,6 +52,8 @@ pub struct Stage {
     pub variants: Vec<Variant>,
     /// The bearer token to send.
     pub token: String,
+    /// Tells by `GET` how many access tokens were minted.
+    pub mints: SocketAddr,
     /// Lives as long as the stage.
     _upstream: Process,
 }
@@ -72,7 +78,8 @@ impl Stage {
         let start = Starter { options, folder, credential: random_hex(20)? };
 
         let mut upstream = start.own("upstream")?;
-        let [open, guarded] = announced(&mut upstream, ["open", "guarded"])?;
+        let [open, guarded, bearer, signed, mints] =
+            announced(&mut upstream, ["open", "guarded", "bearer", "signed", "token"])?;
         let mut yes = start.own("always-yes")?;
         let [yes_address] = announced(&mut yes, ["grpc"])?.map(Some);
         let yes = Some(Rc::new(yes));
@@ -85,9 +92,16 @@ impl Stage {
         if let Some(filter) = &options.filter {
             let filters = Filters::Wasm(filter.canonicalize().with_context(|| format!("`{}`", filter.display()))?);
             if let Some(program) = &options.server {
-                let mut server = start.keyward(program, &setup.config)?;
-                let [address] = announced(&mut server, ["grpc"])?.map(Some);
-                variants.push(start.variant(KEYWARD, &filters, guarded, address, Some(Rc::new(server)))?);
+                let kinds = [
+                    (KEYWARD, guarded, Credential::Header),
+                    (KEYWARD_OAUTH, bearer, Credential::Oauth(mints)),
+                    (KEYWARD_SIGV4, signed, Credential::Sigv4),
+                ];
+                for (name, upstream, credential) in kinds {
+                    let mut server = start.keyward(name, program, &setup.configuration(name, credential)?)?;
+                    let [address] = announced(&mut server, ["grpc"])?.map(Some);
+                    variants.push(start.variant(name, &filters, upstream, address, Some(Rc::new(server)))?);
+                }
             }
             variants.push(start.variant(FILTER_ALWAYS_YES, &filters, guarded, yes_address, yes.clone())?);
         }
@@ -95,7 +109,7 @@ impl Stage {
             let filters = Filters::Wasm(filter.canonicalize().with_context(|| format!("`{}`", filter.display()))?);
             variants.push(start.variant(name, &filters, open, yes_address, yes.clone())?);
         }
-        Ok(Stage { variants, token: setup.token, _upstream: upstream })
+        Ok(Stage { variants, token: setup.token, mints, _upstream: upstream })
     }
 }
 
@@ -109,11 +123,11 @@ impl Starter<'_> {
         Process::start(subcommand, command, &self.folder)
     }
 
-    fn keyward(&self, program: &Path, config: &Path) -> Result<Process> {
+    fn keyward(&self, name: &str, program: &Path, config: &Path) -> Result<Process> {
         let mut command = Command::new(program);
         command.args(["serve", "--config"]).arg(config);
         command.env(CREDENTIAL_VARIABLE, &self.credential).env(AUDIT_KEY_VARIABLE, random_hex(32)?);
-        Process::start("keyward", command, &self.folder)
+        Process::start(name, command, &self.folder)
     }
 
     fn variant(
@@ -140,6 +154,14 @@ impl Starter<'_> {
         })?;
         Ok(Variant { name: name.to_owned(), address, envoy, server })
     }
+}
+
+/// How many access tokens the upstream has minted.
+///
+/// # Errors
+/// Where it does not say.
+pub fn minted(mints: SocketAddr) -> Result<usize> {
+    get(mints, "/minted").and_then(|text| text.trim().parse().ok()).context("the token endpoint does not say its count")
 }
 
 /// The body of an HTTP 200; nothing where anything else comes.

@@ -85,7 +85,7 @@ impl Endpoint {
             both.extend_from_slice(chain);
             both.push(b'\n');
             both.extend_from_slice(key);
-            Outbound::new(&Tls { identity: Some(both), ..Tls::default() })
+            outbound.with_tls(Tls { identity: Some(both), ..Tls::default() })
         });
         let outbound = own.as_ref().unwrap_or(outbound);
         let sent: Vec<&[u8]> = request.secrets().map(|(_, secret)| secret).collect();

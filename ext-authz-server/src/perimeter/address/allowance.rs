@@ -127,7 +127,9 @@ impl Allowance {
         Ok(())
     }
 
-    fn names(&self, host: &str, port: u16) -> bool {
+    /// Whether an entry names this host and port.
+    #[must_use]
+    pub fn names(&self, host: &str, port: u16) -> bool {
         let authority = Authority::parse(&format!("{host}:{port}"));
         authority.is_ok_and(|authority| self.hosts.iter().any(|pattern| pattern.matches(&authority).is_some()))
     }
