@@ -1,4 +1,5 @@
-//! A service's own refresh token (RFC 6749, 6). The user's, and rotation, need the store of grants.
+//! A service's own refresh token (RFC 6749, 6), with and without a place to keep the next one. The user's is a matter of
+//! `connect`.
 
 use serde_json::{Value, json};
 
@@ -61,4 +62,53 @@ async fn a_rotating_server_is_a_denial_where_the_next_token_could_not_be_kept() 
     let (world, _) = start("oauth-refresh-unkept", true).await;
     let record = world.denied(&world.get("orders").await).await;
     assert!(record.contains("database"), "{record}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_rotating_server_exactly_one_refresh_token_lives() {
+    let mut keyward = client("keyward", SECRET, &["authorization_code", "refresh_token"]);
+    keyward["redirect_uris"] = json!(["https://keyward.example/callback"]);
+    keyward["response_types"] = json!(["code"]);
+    // Two upstreams of one audience: two access tokens of one grant. Each is used for a second.
+    let mut known = resources(&["orders", "again"]);
+    known["again"]["audience"] = json!(audience("orders"));
+    let options = json!({"clients": [keyward], "resources": known, "token_secs": 2});
+    let mut world = World::start(
+        "oauth-refresh-rotating",
+        |_| options,
+        |server| {
+            let credential = |scope: &str| {
+                json!({
+                    "type": "oauth", "grant": "refresh_token", "issuer": server.issuer,
+                    "client": {"id": "keyward", "secret": {"ref": "env://CLIENT_SECRET"}},
+                    "refresh_token": {"ref": "file://secrets/refresh"}, "scopes": [scope],
+                })
+            };
+            vec![("orders", credential("read")), ("again", credential("write"))]
+        },
+        |builder| {
+            builder
+                .variable("CLIENT_SECRET", SECRET)
+                .variable("ENCRYPTION_KEY", "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=")
+                .config(|config| config["database"] = json!({"encryption_keys": [{"ref": "env://ENCRYPTION_KEY"}]}))
+        },
+    )
+    .await;
+    let scope = "openid read write offline_access";
+    let seed = world.server.seed_refresh_token("keyward", "robot", scope, &audience("orders")).await.unwrap();
+    world.stack.change_file("secrets/refresh", &seed).unwrap();
+    for round in 0..4 {
+        for answer in world.at_once(["orders", "again"].into_iter().cycle().take(20)).await {
+            assert_eq!(answer.status, 200, "{round}: {}\n{}", answer.text(), world.stack.server.process.log());
+        }
+        if round == 1 {
+            // What was kept in memory is gone; the next refresh token is not.
+            world.stack.restart_server().unwrap();
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(1200)).await;
+    }
+    // Had an old one ever come back, the server would have ended the grant.
+    let calls = world.server.token_calls().await.unwrap();
+    assert!(calls.len() >= 8 && calls.iter().all(|call| call["status"] == 200), "{calls:?}");
+    assert!(!world.server.is_live(&seed).await.unwrap());
 }
