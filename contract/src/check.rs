@@ -30,6 +30,9 @@ pub const INTERNAL_HEADER_PREFIX: &str = "x-keyward-";
 /// A header in `OkHttpResponse.headers` that the filter keeps for itself: its `raw_value` is a value to scrub from the
 /// response. It is repeated once per value and never forwarded. Sent only to a caller that names the contract version.
 pub const SCRUB_HEADER: &str = "x-keyward-scrub";
+/// A header in `OkHttpResponse.headers` that the filter keeps for itself: which credentials of known shape it looks for in
+/// the answer, as `patterns::Guard::to_text` writes it. A filter that cannot read it denies.
+pub const GUARD_HEADER: &str = "x-keyward-guard";
 
 /// A header in `OkHttpResponse.headers` that the filter keeps for itself: its `raw_value` is the whole body that the
 /// upstream gets in place of the client's. At most one. Sent only to a caller that names the contract version.

@@ -32,6 +32,8 @@ pub enum Reason {
     ResponseWithheld,
     /// Another element of the same batch was denied, so this one was not sent.
     BatchMemberDenied,
+    /// The request holds a secret that may not go where the request goes, or what looks like one.
+    SecretInRequest,
     /// The request body, a header or a nesting is larger than the configured limit.
     RequestTooLarge,
     /// The request body is not strict JSON.
@@ -60,7 +62,7 @@ struct Row {
 
 impl Reason {
     /// All reasons, in the order of the documentation.
-    pub const ALL: [Reason; 19] = [
+    pub const ALL: [Reason; 20] = [
         Reason::Unauthenticated,
         Reason::InvalidToken,
         Reason::NotAllowed,
@@ -73,6 +75,7 @@ impl Reason {
         Reason::RequestTimeout,
         Reason::ResponseWithheld,
         Reason::BatchMemberDenied,
+        Reason::SecretInRequest,
         Reason::RequestTooLarge,
         Reason::InvalidJson,
         Reason::InvalidRequest,
@@ -147,6 +150,9 @@ impl Reason {
             }
             Reason::BatchMemberDenied => {
                 row("batch_member_denied", 200, 403, -32011, "another element of the batch was denied")
+            }
+            Reason::SecretInRequest => {
+                row("secret_in_request", 200, 403, -32014, "the request holds a secret that must not go there")
             }
             Reason::RequestTooLarge => row("request_too_large", 413, 413, -32600, "the request is too large"),
             Reason::InvalidJson => row("invalid_json", 400, 400, -32700, "parse error"),

@@ -17,6 +17,8 @@ pub mod event {
     pub const RESPONSE_WITHHELD: &str = "response_withheld";
     /// The upstream answered 401 or 403 to a request with a credential.
     pub const CREDENTIAL_REFUSED: &str = "credential_refused";
+    /// The upstream's answer held what looks like a credential; `rules` says of which kinds.
+    pub const PATTERN_FOUND: &str = "pattern_found";
     /// The filter refused a request before or instead of a decision.
     pub const REQUEST_REFUSED: &str = "request_refused";
 }
@@ -45,6 +47,9 @@ pub struct ReportRequest {
     /// The HTTP status that the client got.
     #[prost(uint32, tag = "7")]
     pub http_status: u32,
+    /// For [`event::PATTERN_FOUND`]: the names of the rules, joined with commas.
+    #[prost(string, tag = "8")]
+    pub rules: String,
 }
 
 /// The answer to a report: nothing.

@@ -75,6 +75,7 @@ pub fn router(engine: Arc<Engine>) -> Router {
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .route("/v1/bindings", get(bindings))
+        .route("/.well-known/jwks.json", get(keys))
         .with_state(engine)
 }
 
@@ -95,6 +96,26 @@ async fn ready(State(engine): State<Arc<Engine>>) -> Response {
 async fn metrics(State(engine): State<Arc<Engine>>) -> Response {
     let text = engine.metrics().text(engine.readings());
     ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()
+}
+
+/// The public keys of everything that this server signs for upstreams (RFC 7517), good for five minutes.
+async fn keys(State(engine): State<Arc<Engine>>) -> Response {
+    let plan = arc_swap::Guard::into_inner(engine.plan());
+    let now = std::time::SystemTime::now();
+    let mut keys: Vec<serde_json::Value> = Vec::new();
+    for credential in plan.catalogue().bindings().iter().flat_map(|binding| &binding.credentials) {
+        match credential.clone().published_keys(plan.sources().clone(), now).await {
+            Ok(own) => keys.extend(own),
+            Err(cause) => {
+                tracing::error!(cause, "the public keys cannot be had");
+                return StatusCode::SERVICE_UNAVAILABLE.into_response();
+            }
+        }
+    }
+    keys.sort_by_key(|key| key["kid"].as_str().unwrap_or_default().to_owned());
+    keys.dedup();
+    let headers = [(header::CONTENT_TYPE, "application/jwk-set+json"), (header::CACHE_CONTROL, "public, max-age=300")];
+    (headers, serde_json::json!({ "keys": keys }).to_string()).into_response()
 }
 
 async fn bindings(State(engine): State<Arc<Engine>>) -> Json<Vec<Card>> {

@@ -8,7 +8,7 @@ use envoy_types::pb::envoy::service::auth::v3::check_response::HttpResponse;
 use envoy_types::pb::envoy::service::auth::v3::{CheckResponse, DeniedHttpResponse, OkHttpResponse};
 use envoy_types::pb::envoy::r#type::v3::HttpStatus;
 use envoy_types::pb::google::rpc::Status;
-use keyward_contract::check::{BODY_HEADER, SCRUB_HEADER};
+use keyward_contract::check::{BODY_HEADER, GUARD_HEADER, SCRUB_HEADER};
 use keyward_contract::mcp::elicitation::{asking_body, asking_plain_body};
 use keyward_contract::mcp::{ErrorFacts, IdText, Refusal, batch_body, error_body, plain_body};
 use keyward_contract::reason::Reason;
@@ -54,9 +54,15 @@ pub struct Refused<'a> {
 
 /// The answer that lets the request go.
 ///
-/// `from_filter` is false for callers that are not Keyward's filter: Envoy would forward the values to scrub as headers.
+/// `guard` says what the filter looks for in the answer. `from_filter` is false for callers that are not Keyward's filter:
+/// Envoy would forward the values to scrub as headers.
 #[must_use]
-pub fn allowed(injection: &Injection, upstream_authority: Option<&str>, from_filter: bool) -> CheckResponse {
+pub fn allowed(
+    injection: &Injection,
+    upstream_authority: Option<&str>,
+    guard: Option<&str>,
+    from_filter: bool,
+) -> CheckResponse {
     let mut headers = Vec::with_capacity(injection.slots().len() + 8);
     if let Some(authority) = upstream_authority {
         headers.push(overwrite(":authority", authority));
@@ -80,6 +86,7 @@ pub fn allowed(injection: &Injection, upstream_authority: Option<&str>, from_fil
             ..header_option()
         };
         headers.extend(injection.body().map(|body| raw(BODY_HEADER, body)));
+        headers.extend(guard.map(|guard| overwrite(GUARD_HEADER, guard)));
         headers.extend(injection.scrub().map(|value| raw(SCRUB_HEADER, value)));
     }
     let (headers_to_remove, query_parameters_to_remove) = injection.removals();

@@ -59,6 +59,7 @@ pub fn assemble(snapshot: Arc<Snapshot>, digester: Digester) -> Result<Plan, Ass
         mode: mode(server.mode),
         upstream_authority: server.upstream_authority.clone(),
         max_body_bytes: server.max_body_bytes,
+        leaks: leaks(&server.leak_guard),
     });
     let entries = config.servers.iter().map(|(name, server)| entry(name, server)).collect::<Result<_, _>>()?;
     let bindings = config.bindings.iter().map(binding).collect::<Result<_, _>>()?;
@@ -75,6 +76,11 @@ pub fn assemble(snapshot: Arc<Snapshot>, digester: Digester) -> Result<Plan, Ass
         policy: doors,
         sources: snapshot.sources.clone(),
     }))
+}
+
+fn leaks(configured: &config::LeakGuard) -> crate::leak::Rules {
+    let (arguments, responses) = configured.guards();
+    crate::leak::Rules { arguments, responses: (!responses.is_off()).then(|| responses.to_text()) }
 }
 
 fn entry(name: &str, server: &config::Server) -> Result<Entry, AssemblyError> {

@@ -100,6 +100,8 @@ pub struct Choice {
     pub bindings: Vec<Arc<Binding>>,
     /// Every place in which any binding of this server would put a credential: whatever a client sent there is not its own.
     pub server_slots: Vec<SlotName>,
+    /// Placeholders of bindings that were not chosen: they must not leave with this request.
+    pub foreign_placeholders: Vec<String>,
 }
 
 // === impl Mode ===
@@ -196,7 +198,8 @@ impl Catalogue {
             let cause = format!("binding `{}` may not go to `{authority}`", binding.id);
             return Err(Denial::new(Stage::Binding, Reason::DestinationDenied, cause));
         }
-        Ok(Choice { bindings, server_slots: self.slots(server) })
+        let foreign_placeholders = self.placeholders_beside(&bindings);
+        Ok(Choice { bindings, server_slots: self.slots(server), foreign_placeholders })
     }
 
     fn named(&self, server: &str, asker: &Asker<'_>, id: &str) -> Result<&Arc<Binding>, Denial> {
@@ -231,6 +234,16 @@ impl Catalogue {
             }
             (None, _) => Err(unavailable("no_binding: no binding of this server is for this principal".into())),
         }
+    }
+
+    fn placeholders_beside(&self, chosen: &[Arc<Binding>]) -> Vec<String> {
+        let of = |binding: &Arc<Binding>| -> Vec<String> {
+            binding.credentials.iter().flat_map(|own| own.placeholders()).map(str::to_owned).collect()
+        };
+        let own: Vec<String> = chosen.iter().flat_map(of).collect();
+        let mut foreign: Vec<String> = self.bindings.iter().flat_map(of).filter(|text| !own.contains(text)).collect();
+        foreign.dedup();
+        foreign
     }
 
     fn slots(&self, server: &str) -> Vec<SlotName> {

@@ -118,6 +118,24 @@ pub fn check(template: &str) -> Result<(), PlaceholderError> {
     Ok(())
 }
 
+/// Whether a template filled in for some caller can be this text.
+#[must_use]
+pub fn could_be(template: &str, text: &str) -> bool {
+    pieces(template).is_ok_and(|pieces| fits(&pieces, text))
+}
+
+fn fits(pieces: &[Piece<'_>], text: &str) -> bool {
+    let encoded = |byte: u8| byte.is_ascii_alphanumeric() || b"-_~%".contains(&byte);
+    match pieces.split_first() {
+        None => text.is_empty(),
+        Some((Piece::Text(own), more)) => text.strip_prefix(own).is_some_and(|rest| fits(more, rest)),
+        Some((Piece::Placeholder(_), more)) => {
+            let longest = text.bytes().take_while(|byte| encoded(*byte)).count();
+            (1..=longest).rev().any(|length| text.get(length..).is_some_and(|rest| fits(more, rest)))
+        }
+    }
+}
+
 enum Piece<'a> {
     Text(&'a str),
     Placeholder(&'a str),
@@ -176,6 +194,17 @@ mod tests {
             assert!(caller("u", "t").fill(bad).is_err() && check(bad).is_err(), "{bad}");
         }
         assert!(check("kv/{tenant}/{user}").is_ok());
+    }
+
+    #[test]
+    fn a_template_knows_what_it_can_become() {
+        assert!(could_be("db/creds/{user}?dynamic", "db/creds/alice%40x?dynamic"));
+        assert!(could_be("{tenant}-{user}", "a-b-c") && could_be("plain", "plain"));
+        for (template, text) in
+            [("db/creds/{user}", "db/creds/"), ("db/creds/{user}", "db/creds/a/b"), ("plain", "other"), ("{user", "a")]
+        {
+            assert!(!could_be(template, text), "{template} {text}");
+        }
     }
 
     proptest! {

@@ -62,6 +62,7 @@ pub async fn decide(plan: &Plan, request: &Request<'_>, trail: &mut Trail) -> Re
     let choice = choose(plan, request, server, &principal, trail);
     trail.choice = Some(trail.note(Stage::Binding, choice)?);
     let injection = inject(plan, request, &content, server, trail).await;
+    trail.patterns = injection.as_ref().map(|injection| injection.patterns().to_vec()).unwrap_or_default();
     trail.note(Stage::Credential, injection)
 }
 
@@ -180,7 +181,9 @@ async fn inject(
     let authority = server.upstream_authority.as_deref().unwrap_or(request.raw_authority);
     let caller = Arc::new(plan.caller(request, server, principal));
     let body = attempt.body(request.body);
-    let injection = credential::inject(&choice, request, authority, body, &caller, plan.sources()).await;
+    crate::leak::note_local(plan.catalogue(), plan.revision(), plan.sources()).await;
+    let guard = &server.leaks.arguments;
+    let injection = credential::inject(&choice, request, authority, body, guard, &caller, plan.sources()).await;
     if let (Err(Denial { provider: Some(_), .. }), Some(operation)) = (&injection, &operation) {
         trail.request_digest = request_digest(operation, &server.name);
     }
@@ -242,7 +245,8 @@ impl Engine {
                 }
                 let server = trail.server.as_deref().and_then(|name| plan.server(name));
                 let authority = server.and_then(|server| server.upstream_authority.as_deref());
-                answer::allowed(&injection, authority, request.from_filter)
+                let guard = server.and_then(|server| server.leaks.responses.as_deref());
+                answer::allowed(&injection, authority, guard, request.from_filter)
             }
             Err(denial) => answer::denied(&Refused {
                 reason: denial.reason,

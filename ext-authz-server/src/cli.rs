@@ -2,7 +2,9 @@
 //!
 //! Exit codes: 0 done (for `explain`: allowed), 1 a problem was found (for `explain`: denied), 2 wrong usage.
 
+mod aws;
 mod bindings;
+mod doctor;
 mod explain;
 mod kept;
 
@@ -13,7 +15,7 @@ use std::sync::Arc;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::caller::Caller;
-use crate::config::{self, ConfigError, Problem, json_schema};
+use crate::config::{self, ConfigError, Problem, json_schema, reference};
 use crate::credential::{InjectError, kinds, try_out};
 use crate::freshness::{MintError, MintErrorKind};
 use crate::hygiene;
@@ -42,10 +44,19 @@ enum Command {
     CheckConfig(CheckConfig),
     /// Say how one request would be decided: by which stage, rule and binding. The upstream is not called, no secret is shown.
     Explain(Box<explain::Explain>),
+    /// Look whether everything that the configuration names works: stores, issuers, credentials, policy, audit file. Says
+    /// what to do where it does not.
+    Doctor(doctor::Doctor),
     /// Print the JSON Schema of keyward.yaml, for editors and other checks.
-    Schema,
+    Schema {
+        /// Print every key as tables instead, for people.
+        #[arg(long)]
+        markdown: bool,
+    },
     /// Show which credential goes where and for whom, without the secrets.
     Bindings(bindings::Bindings),
+    /// What trust policies in AWS need, and whether they work.
+    Aws(aws::Command),
     /// Put, list and delete secrets of the built-in store.
     Secrets(kept::Secrets),
     /// List and revoke what people have connected.
@@ -108,11 +119,14 @@ pub fn run() -> ExitCode {
         Command::Serve(command) => serve(&command),
         Command::CheckConfig(command) => check_config(&command),
         Command::Explain(command) => explain::run(&command),
-        Command::Schema => {
-            println!("{}", schema_text());
+        Command::Doctor(command) => doctor::run(&command),
+        Command::Schema { markdown } => {
+            let text = if markdown { reference(&json_schema()) } else { schema_text() };
+            println!("{}", text.trim_end());
             Ok(ExitCode::SUCCESS)
         }
         Command::Bindings(command) => bindings::run(&command),
+        Command::Aws(command) => aws::run(&command),
         Command::Secrets(command) => kept::secrets(&command),
         Command::Grants(command) => kept::grants(&command),
         Command::Keys(command) => kept::keys(&command),

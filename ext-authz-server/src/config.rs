@@ -16,6 +16,7 @@ mod node;
 mod position;
 mod problem;
 mod provider;
+mod reference;
 mod server;
 mod shape;
 pub(crate) mod store;
@@ -24,9 +25,12 @@ mod suggestion;
 pub use binding::{Binding, BindingMode, Principals, Probe, ProbeMethod, SecretSource};
 pub use connect::{Connect, Login};
 pub use credential::{
-    Assertion, AzureIdentity, BasicCredential, ClientAuthentication, Credential, GithubApp, GoogleKey, GoogleMetadata,
-    HeaderCredential, Impersonation, OauthClient, OauthCredential, OauthGrant, QueryCredential, ResourceServer,
-    SigningAlgorithm, TOKEN, TokenFrom, TokenKind, TokenSource, UpstreamScheme,
+    Assertion, AwsCredential, AwsEndpoint, AwsExternalId, AwsHop, AwsIdentity, AwsKeys, AwsPayload, AwsRole,
+    AwsSession, AwsSignature, AwsSource, AwsTenant, AwsWebIdentity, AzureIdentity, BasicCredential,
+    ClientAuthentication, Credential, GatewayProofCredential, GithubApp, GoogleKey, GoogleMetadata, HeaderCredential,
+    HmacAlgorithm, HmacCredential, Impersonation, KeyEncoding, OauthClient, OauthCredential, OauthGrant,
+    PlaceholderCredential, QueryCredential, QueryOrder, ResourceServer, SignatureEncoding, SignedPlace,
+    SigningAlgorithm, Surface, TOKEN, TimestampFormat, TokenFrom, TokenKind, TokenSource, UpstreamScheme,
 };
 pub use database::Database;
 pub use identity::{Algorithm, IdentityConfig, Issuer, JwksSource};
@@ -34,8 +38,14 @@ pub use listen::{Listen, ListenAddress, Tls};
 pub use load::{Loaded, load, parse};
 pub use problem::{ConfigError, Problem};
 pub use provider::{ApiKeyProvider, ClientAuthenticationMethod, OauthProvider, Provider};
-pub use server::{Destination, MethodClass, Server, ServerMode};
-pub use store::{Caching, DirectoryStore, Store};
+pub use reference::reference;
+pub use server::{
+    Destination, LeakAction, LeakGuard, MethodClass, PerimeterClass, PerimeterConfig, Server, ServerMode,
+};
+pub use store::{
+    AwsSecretsManagerStore, AwsSsmStore, AzureAuth, AzureStore, Caching, DirectoryStore, GcpAuth, GcpStore,
+    KubernetesStore, OnePasswordStore, Store, VaultAuth, VaultStore,
+};
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -77,6 +87,8 @@ pub struct Config {
     /// Where people connect accounts, by name: 1 to 64 characters of a-z, 0-9, `-`, `_` and `.`. Default: none.
     #[serde(default)]
     pub providers: BTreeMap<String, Provider>,
+    /// Where the perimeter runs. Default: only what is private lies inside, and nothing public is reached.
+    pub perimeter: PerimeterConfig,
     /// The upstreams, by name: 1 to 64 characters of a-z, 0-9, `-`, `_` and `.`.
     pub servers: BTreeMap<String, Server>,
     /// The credentials and where they may go. Default: none, so that every request is denied.

@@ -3,19 +3,28 @@
 //! A kind of credential is one file here: what it is made of, how that is had, what it does to a request. [`inject`] is the
 //! stage; [`kinds`] the list. What is had is kept by [`crate::freshness`], never by a kind.
 
+pub mod aws;
 pub mod basic;
+pub mod gateway_proof;
 pub mod header;
+pub mod hmac;
 pub mod kinds;
 mod material;
 pub mod oauth;
 pub mod outgoing;
+pub mod placeholder;
 pub mod probed;
 pub mod query;
 pub mod slot;
+pub mod template;
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use keyward_contract::check::STRIPPED_HEADERS;
+use keyward_contract::patterns::Guard;
 use keyward_contract::reason::Reason;
 use zeroize::Zeroizing;
 
@@ -23,6 +32,7 @@ use crate::binding::{Binding, Choice, Mode};
 use crate::caller::Caller;
 use crate::decision::{Denial, Stage};
 use crate::freshness::{Key, MintError, MintErrorKind, Origin, Terms};
+use crate::leak;
 use crate::request::Request;
 use crate::secret::GRANT_SCHEME;
 use crate::sources::Sources;
@@ -31,6 +41,9 @@ pub use crate::freshness::Minting;
 pub use material::{Field, Material};
 pub use outgoing::Outgoing;
 pub use slot::{CredentialError, MIN_DISTINCT_BYTES, MIN_SECRET_BYTES, Slot, SlotName};
+
+/// A look at a credential under way.
+pub type Probing = Pin<Box<dyn Future<Output = Result<String, MintError>> + Send>>;
 
 /// One kind of credential of one binding.
 pub trait Credential: Send + Sync {
@@ -63,6 +76,12 @@ pub trait Credential: Send + Sync {
     /// Has the material. Bounded in time by the caller.
     fn mint(self: Arc<Self>, caller: Arc<Caller>, sources: Arc<Sources>) -> Minting;
 
+    /// Looks at what having and applying it does not show, for `keyward doctor`: for example whom the other side takes it
+    /// for. The text says what was seen, without a value. `None`: there is nothing more to see.
+    fn probe(self: Arc<Self>, _caller: Arc<Caller>, _sources: Arc<Sources>) -> Option<Probing> {
+        None
+    }
+
     /// Whether it covers what other credentials put on the request, and so comes last.
     fn signs(&self) -> bool {
         false
@@ -74,7 +93,22 @@ pub trait Credential: Send + Sync {
     /// # Errors
     /// The value cannot go there, or this request cannot carry it.
     fn apply(&self, material: &Material, outgoing: &mut Outgoing<'_>) -> Result<(), CredentialError>;
+
+    /// The texts that stand for a secret in what clients write, for the kind that has some: they must not leave to anywhere
+    /// else.
+    fn placeholders(&self) -> Vec<&str> {
+        Vec::new()
+    }
+
+    /// The public keys with which an upstream verifies what this kind signs (RFC 7517), those of the near past and future
+    /// included.
+    fn published_keys(self: Arc<Self>, _sources: Arc<Sources>, _now: SystemTime) -> Publishing {
+        Box::pin(async { Ok(Vec::new()) })
+    }
 }
+
+/// A future that [`Credential::published_keys`] returns; the error is for the operator.
+pub type Publishing = Pin<Box<dyn Future<Output = Result<Vec<serde_json::Value>, String>> + Send>>;
 
 /// All changes to the upstream request. No `Debug`: it holds secrets; they are wiped when it is dropped.
 #[derive(Default)]
@@ -86,6 +120,7 @@ pub struct Injection {
     remove_headers: Vec<String>,
     remove_query: Vec<String>,
     origins: Vec<Origin>,
+    patterns: Vec<&'static str>,
 }
 
 /// Why a credential is not on the request.
@@ -131,6 +166,12 @@ impl Injection {
         (self.remove_headers.clone(), self.remove_query.clone())
     }
 
+    /// The kinds of credentials that the client's request seemed to hold, masked or let through.
+    #[must_use]
+    pub fn patterns(&self) -> &[&'static str] {
+        &self.patterns
+    }
+
     /// What to tell when the upstream refuses the credentials.
     #[must_use]
     pub fn origins(&self) -> &[Origin] {
@@ -138,31 +179,39 @@ impl Injection {
     }
 }
 
-/// Has every credential of the chosen bindings and applies them, signatures last. `authority` is what the upstream reads.
+/// Has every credential of the chosen bindings and applies them, signatures last. `authority` is what the upstream reads;
+/// `guard` says what is looked for in what the client wrote.
 ///
 /// `body` is the body that the upstream gets, where it is not the client's.
 ///
 /// # Errors
-/// The first credential that cannot be had or applied; nothing is injected then.
+/// What must not leave, or the first credential that cannot be had or applied; nothing is injected then.
 pub async fn inject(
     choice: &Choice,
     request: &Request<'_>,
     authority: &str,
     body: Option<Vec<u8>>,
+    guard: &Guard,
     caller: &Arc<Caller>,
     sources: &Arc<Sources>,
 ) -> Result<Injection, Denial> {
     check_query(choice, request.target.ok().and_then(|target| target.query))?;
+    check_whole(choice, request)?;
     let mut outgoing = Outgoing::new(request, authority, &choice.server_slots);
     if let Some(body) = body {
         outgoing.set_body(body);
     }
+    let known = sources.secrets.known();
+    leak::check_secrets(&outgoing, known)?;
+    leak::check_placeholders(&outgoing, &choice.foreign_placeholders)?;
+    let patterns = leak::check_patterns(&mut outgoing, guard)?.names().collect();
     let mut origins = Vec::new();
     for last in [false, true] {
         for binding in &choice.bindings {
             for credential in binding.credentials.iter().filter(|credential| credential.signs() == last) {
                 let material = put(credential, &mut outgoing, caller, sources).await;
                 let material = material.map_err(|error| denial(binding, &**credential, &error))?;
+                leak::note(binding, &material, known);
                 origins.extend_from_slice(material.origins());
             }
         }
@@ -172,7 +221,7 @@ pub async fn inject(
         let cause = "a credential changes the body, which only Keyward's own filter can do";
         return Err(Denial::new(Stage::Credential, Reason::CredentialUnavailable, cause));
     }
-    let mut injection = Injection { slots, scrub, target, body, origins, ..Injection::default() };
+    let mut injection = Injection { slots, scrub, target, body, origins, patterns, ..Injection::default() };
     remove_others(choice, &mut injection);
     Ok(injection)
 }
@@ -205,7 +254,23 @@ pub async fn try_out(
     sources: &Arc<Sources>,
 ) -> Result<(), InjectError> {
     let mut outgoing = Outgoing::plain("POST", "https", "upstream.invalid", "/", b"");
-    put(credential, &mut outgoing, caller, sources).await.map(drop)
+    match put(credential, &mut outgoing, caller, sources).await {
+        // That request was made up.
+        Ok(_) | Err(InjectError::Apply(CredentialError::Request(_))) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Refuses a request of which only a part is here where a credential reads the whole of it.
+fn check_whole(choice: &Choice, request: &Request<'_>) -> Result<(), Denial> {
+    let reads = |credential: &Arc<dyn Credential>| credential.signs() || !credential.placeholders().is_empty();
+    if !choice.bindings.iter().flat_map(|binding| &binding.credentials).any(reads) {
+        return Ok(());
+    }
+    request.check_body(usize::MAX).map_err(|_| {
+        let cause = "the request did not arrive whole, so that it can be neither signed nor changed";
+        Denial::new(Stage::Credential, Reason::InvalidRequest, cause)
+    })
 }
 
 /// Refuses a secret that cannot be scrubbed: too short to be found without false alarms, or so uniform that it is found
@@ -222,14 +287,14 @@ fn check_secret(secret: &[u8]) -> Result<(), CredentialError> {
 
 fn denial(binding: &Binding, credential: &dyn Credential, error: &InjectError) -> Denial {
     let cause = format!("binding `{}`: {error}", binding.id);
-    match error {
+    let reason = match error {
         InjectError::Mint(MintError { kind: MintErrorKind::Consent, .. }) => {
-            Denial::new(Stage::Credential, Reason::ConsentRequired, cause).at_provider(credential.provider())
+            return Denial::new(Stage::Credential, Reason::ConsentRequired, cause).at_provider(credential.provider());
         }
-        InjectError::Mint(_) | InjectError::Apply(_) => {
-            Denial::new(Stage::Credential, Reason::CredentialUnavailable, cause)
-        }
-    }
+        InjectError::Apply(CredentialError::Request(_)) => Reason::InvalidRequest,
+        InjectError::Mint(_) | InjectError::Apply(_) => Reason::CredentialUnavailable,
+    };
+    Denial::new(Stage::Credential, reason, cause)
 }
 
 /// Removes what no client may send and every place of this server's credentials that is not filled now.

@@ -314,7 +314,14 @@ impl Freshness {
         terms: Terms,
         minting: Minting,
     ) -> Result<Material, MintError> {
-        let Ok(_permit) = self.flights.acquire().await else { return Err(MintError::transient("shutting down")) };
+        // Not for what stores hold: a mint under way asks for it, and must not wait for a place that such mints take.
+        let _permit = match terms {
+            Terms::Minted => match self.flights.acquire().await {
+                Ok(permit) => Some(permit),
+                Err(_) => return Err(MintError::transient("shutting down")),
+            },
+            Terms::Stored { .. } => None,
+        };
         let mint = async {
             let result = minting.await;
             let count = if result.is_ok() { &self.counts.minted } else { &self.counts.failed };

@@ -9,6 +9,7 @@ mod principal;
 pub(crate) mod tests;
 
 pub use jwt::TokenError;
+pub(crate) use key::KeySet;
 pub use key::KeySetError;
 pub use principal::{Principal, PrincipalKind};
 

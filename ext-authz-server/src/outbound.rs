@@ -16,8 +16,8 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// The largest answer, in bytes.
 const MAX_ANSWER_BYTES: usize = 1024 * 1024;
-/// Where clouds tell a machine what it is; only over plain HTTP.
-const METADATA_SERVICE: &str = "169.254.169.254";
+/// The metadata servers of clouds: plain HTTP on the machine's own link, for requests that say so.
+pub const METADATA_SERVERS: [&str; 2] = ["http://169.254.169.254", "http://metadata.google.internal"];
 
 /// A client, shared by clones.
 #[derive(Clone)]
@@ -38,7 +38,7 @@ pub struct Ask {
     url: String,
     headers: Vec<(HeaderName, HeaderValue)>,
     body: Zeroizing<Vec<u8>>,
-    to_metadata_service: bool,
+    metadata: bool,
 }
 
 /// What came back. No `Debug`: it holds secrets.
@@ -100,8 +100,8 @@ impl Outbound {
     /// No usable answer within the bounds. Any status is an answer.
     pub async fn send(&self, ask: Ask) -> Result<Answer, OutboundError> {
         let client = self.0.as_ref().as_ref().map_err(|cause| OutboundError::Client(cause.clone()))?;
-        let Ask { method, url, headers, body, to_metadata_service } = ask;
-        let (url, shown) = admitted(&url, to_metadata_service)?;
+        let Ask { method, url, headers, body, metadata } = ask;
+        let (url, shown) = admitted(&url, metadata)?;
         let send = |error: reqwest::Error| OutboundError::Send { url: shown.clone(), cause: innermost(&error) };
         let mut request = client.request(method, url).body(body.to_vec());
         for (name, value) in headers {
@@ -146,8 +146,8 @@ pub fn authority(text: &str) -> Result<Authority, OutboundError> {
     Ok(authority.with_default_port(url.scheme()))
 }
 
-/// An address that may be asked, and how it is shown.
-fn admitted(text: &str, to_metadata_service: bool) -> Result<(Url, String), OutboundError> {
+/// An address that may be asked, and how it is shown. `metadata`: the request is one to a metadata server.
+fn admitted(text: &str, metadata: bool) -> Result<(Url, String), OutboundError> {
     let shown = text.split(['?', '#']).next().unwrap_or_default().to_owned();
     let refused = |cause: &str| OutboundError::Refused { url: shown.clone(), cause: cause.to_owned() };
     let url = Url::parse(text).map_err(|_| refused("it is not a URL"))?;
@@ -160,8 +160,8 @@ fn admitted(text: &str, to_metadata_service: bool) -> Result<(Url, String), Outb
         Some(url::Host::Ipv6(address)) => address.is_loopback(),
         None => false,
     };
-    let is_metadata_service = to_metadata_service && url.host_str() == Some(METADATA_SERVICE);
-    if url.scheme() != "https" && !(url.scheme() == "http" && (is_loopback || is_metadata_service)) {
+    let is_metadata = metadata && METADATA_SERVERS.contains(&url.origin().ascii_serialization().as_str());
+    if url.scheme() != "https" && !(url.scheme() == "http" && is_loopback) && !is_metadata {
         return Err(refused("it is not https; http is for loopback only"));
     }
     Ok((url, shown))
@@ -182,7 +182,7 @@ impl Ask {
     /// A request without a body.
     #[must_use]
     pub fn new(method: Method, url: impl Into<String>) -> Ask {
-        Ask { method, url: url.into(), headers: Vec::new(), body: Zeroizing::default(), to_metadata_service: false }
+        Ask { method, url: url.into(), headers: Vec::new(), body: Zeroizing::default(), metadata: false }
     }
 
     /// GET.
@@ -217,13 +217,6 @@ impl Ask {
         self
     }
 
-    /// Lets it go to the metadata service of the machine's cloud, which no other request may ask.
-    #[must_use]
-    pub fn to_metadata_service(mut self) -> Ask {
-        self.to_metadata_service = true;
-        self
-    }
-
     /// Adds a header that is not known beforehand; `None` where its name or value cannot be sent.
     #[must_use]
     pub fn named(mut self, name: &str, value: &str) -> Option<Ask> {
@@ -231,6 +224,13 @@ impl Ask {
         value.set_sensitive(true);
         self.headers.push((HeaderName::from_bytes(name.as_bytes()).ok()?, value));
         Some(self)
+    }
+
+    /// Lets it go to one of [`METADATA_SERVERS`], which have no TLS.
+    #[must_use]
+    pub fn of_metadata_server(mut self) -> Ask {
+        self.metadata = true;
+        self
     }
 
     /// Sets the body.
@@ -277,6 +277,12 @@ mod tests {
             ["http://vault.example/", "file:///etc/passwd", "vault.example", "https://", "http://127.0.0.1.example/"]
         {
             assert!(admitted(url, false).is_err(), "{url}");
+        }
+        for url in ["http://169.254.169.254/metadata", "http://metadata.google.internal/computeMetadata"] {
+            assert!(admitted(url, false).is_err() && admitted(url, true).is_ok(), "{url}");
+        }
+        for url in ["http://169.254.169.254.example/", "http://169.254.169.253/", "http://169.254.169.254:81/"] {
+            assert!(admitted(url, true).is_err(), "{url}");
         }
         let error = admitted("http://x.example/a?token=canary", false).err().unwrap().to_string();
         assert!(error.contains("x.example/a") && !error.contains("canary"), "{error}");

@@ -3,11 +3,13 @@
 //! An exact host beats a wildcard, a named port beats any port, then the longest literal path prefix, then the order of
 //! declaration. The closest destination decides alone: its method classes are not widened by a broader one.
 
+pub mod address;
 pub mod authority;
 pub mod path;
 
 use std::cmp::Reverse;
 
+use address::Class;
 use authority::{Authority, AuthorityError, Closeness, HostPattern};
 use path::TargetError;
 
@@ -74,6 +76,9 @@ pub enum PerimeterError {
     /// The authority cannot be read.
     #[error("authority refused: {0}")]
     Authority(AuthorityError),
+    /// Nobody may go there, whatever is registered: a wildcard would name it, too.
+    #[error("the host is {0}")]
+    Never(Class),
     /// The target has two readings.
     #[error("target refused: {0}")]
     Target(TargetError),
@@ -185,6 +190,11 @@ impl Perimeter {
         }
         let class = MethodClass::of(facts.method).ok_or(PerimeterError::Method)?;
         let authority = facts.authority.map_err(PerimeterError::Authority)?;
+        if let Ok(Some(class)) = address::judge_host(authority.host())
+            && class.is_never_allowed()
+        {
+            return Err(PerimeterError::Never(class));
+        }
         let path = facts.path.map_err(PerimeterError::Target)?;
         let (entry, destination) = self.closest(facts.server, authority, path, class)?;
         if let Some(cluster) = &entry.cluster
@@ -273,6 +283,7 @@ mod tests {
                 ],
             ),
             entry("late", None, &[("api.example", Some(443), "/", &[])]),
+            entry("inside", None, &[("*.internal", None, "/", &[])]),
             entry("clustered", Some("blue"), &[("blue.test", None, "/", &[])]),
         ])
     }
@@ -296,6 +307,7 @@ mod tests {
         let cases = [
             (None, "x.example", "/", "wild *.example/"),
             (None, "x.a.example", "/", "deep *.a.example/"),
+            (None, "vault.internal", "/", "inside *.internal/"),
             (None, "api.example:8443", "/", "any-port api.example/"),
             (None, "api.example:443", "/", "port api.example:443/"),
             (None, "api.example:443", "/adminx", "port api.example:443/"),
@@ -321,6 +333,9 @@ mod tests {
             (None, "TRACE", "api.example", "/", Method),
             (None, "OPTIONS", "api.example", "/", Method),
             (None, "GET", "api.example@evil.test", "/", Authority(AuthorityError::UserInformation)),
+            (None, "GET", "metadata.google.internal", "/", Never(Class::Metadata)),
+            (None, "GET", "169.254.169.254", "/", Never(Class::Metadata)),
+            (None, "GET", "[::ffff:169.254.169.254]", "/", Never(Class::Metadata)),
             (None, "GET", "api.example", "/x/../admin", Target(TargetError::Segment)),
         ];
         for (server, method, authority, path, expected) in cases {

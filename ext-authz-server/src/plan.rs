@@ -111,7 +111,7 @@ pub enum Mode {
 }
 
 /// A server entry.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Server {
     /// The name.
     pub name: String,
@@ -121,6 +121,8 @@ pub struct Server {
     pub upstream_authority: Option<String>,
     /// The largest body.
     pub max_body_bytes: usize,
+    /// What is looked for in requests and answers.
+    pub leaks: crate::leak::Rules,
 }
 
 /// What a plan is made of.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use keyward_contract::patterns::RULES;
 use keyward_contract::reason::Reason;
 use keyward_contract::report::{ReportRequest, ReportResponse, event};
 use tonic::{Request, Response, Status};
@@ -45,6 +46,7 @@ impl FilterReports for Reports {
         let report = request.into_inner();
         let (event, name) = match report.event.as_str() {
             event::SECRET_ECHOED => (Event::SecretEchoed, event::SECRET_ECHOED),
+            event::PATTERN_FOUND => (Event::PatternFound, event::PATTERN_FOUND),
             event::RESPONSE_WITHHELD => (Event::ResponseWithheld, event::RESPONSE_WITHHELD),
             event::CREDENTIAL_REFUSED => (Event::CredentialRefused, event::CREDENTIAL_REFUSED),
             event::REQUEST_REFUSED => (Event::RequestRefused, event::REQUEST_REFUSED),
@@ -69,6 +71,11 @@ impl FilterReports for Reports {
                 .filter(|name| report.carriers.split(',').any(|found| found == *name))
                 .collect(),
             http_status: report.http_status,
+            rules: RULES
+                .iter()
+                .map(|rule| rule.name)
+                .filter(|name| report.rules.split(',').any(|found| found == *name))
+                .collect(),
         });
         // An upstream that shows a credential may have shown it to others.
         if matches!(event, Event::CredentialRefused | Event::SecretEchoed) {

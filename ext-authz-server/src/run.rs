@@ -17,6 +17,8 @@ use crate::state::{State, StateError};
 
 /// How often it is looked whether a new snapshot is in use.
 const FOLLOW_INTERVAL: Duration = Duration::from_millis(50);
+/// How long calls under way may still carry what a new snapshot does not need any more.
+const GRACE: Duration = Duration::from_secs(5);
 /// The shortest audit key, in bytes.
 const MIN_AUDIT_KEY_BYTES: usize = 16;
 
@@ -102,10 +104,11 @@ impl Service {
         // Whoever started the process may have closed its end; that is no reason not to serve.
         let _ = writeln!(std::io::stdout(), "{}", bound.addresses());
         let freshness = serving.sources.freshness().clone();
-        let following = tokio::spawn(follow(engine, snapshots, digester, serving));
+        let following = tokio::spawn(follow(engine.clone(), snapshots, digester, serving));
         let state = state.map(|state| (state.clone(), tokio::spawn(state.follow(freshness))));
         let result = bound.serve(stop).await;
         following.abort();
+        engine.plan().sources().secrets.close(None).await;
         if let Some((state, following)) = state {
             following.abort();
             state.database.close().await;
@@ -116,6 +119,7 @@ impl Service {
 
 /// Puts each new snapshot in use. One that cannot be assembled changes nothing and says why.
 async fn follow(engine: Arc<Engine>, snapshots: Arc<Snapshots>, digester: Digester, mut serving: Arc<Snapshot>) {
+    let mut in_use = serving.clone();
     loop {
         tokio::time::sleep(FOLLOW_INTERVAL).await;
         let current = snapshots.current();
@@ -123,10 +127,12 @@ async fn follow(engine: Arc<Engine>, snapshots: Arc<Snapshots>, digester: Digest
             continue;
         }
         serving = current.clone();
-        match assemble(current, digester.clone()) {
+        match assemble(current.clone(), digester.clone()) {
             Ok(plan) => {
                 tracing::info!(revision = plan.revision(), "a new snapshot serves");
                 engine.replace(plan);
+                let before = std::mem::replace(&mut in_use, current.clone());
+                tokio::spawn(give_back(before, current));
             }
             Err(error) => {
                 tracing::error!(%error, "the new snapshot was refused; the last good one serves");
@@ -134,6 +140,16 @@ async fn follow(engine: Arc<Engine>, snapshots: Arc<Snapshots>, digester: Digest
             }
         }
     }
+}
+
+/// Gives back what stores lent for the snapshot before and not for the one that serves, once calls under way had time.
+async fn give_back(before: Arc<Snapshot>, serving: Arc<Snapshot>) {
+    tokio::time::sleep(GRACE).await;
+    before.sources.secrets.close(Some(&serving.sources.secrets)).await;
+    let credentials = serving.config.bindings.iter().flat_map(|binding| &binding.credentials);
+    let sources = credentials.flat_map(|credential| credential.kind().secrets());
+    let references: Vec<String> = sources.map(|(_, source)| source.reference.clone()).collect();
+    serving.sources.secrets.retain(&references).await;
 }
 
 /// Opens what is kept, where a database is configured, and lets everything that needs it find it.

@@ -3,13 +3,21 @@
 //! A reference is `STORE://rest`. `env` and `file` are always there and are read at each use; entries of `stores` are
 //! remote for the most part and are used through [`Freshness`].
 
+mod aws;
+mod azure;
 mod builtin;
 mod bytes;
 mod directory;
 mod env;
 mod file;
+mod gcp;
 pub mod kinds;
+mod kubernetes;
+mod local;
+mod onepassword;
 mod recent;
+mod remote;
+mod vault;
 
 pub use builtin::{BUILTIN_SCHEME, GRANT_SCHEME, is_path};
 pub use bytes::SecretBytes;
@@ -30,6 +38,7 @@ use crate::caller::{self, Caller, PlaceholderError};
 use crate::config::{self, Config, SecretSource};
 use crate::credential::Material;
 use crate::freshness::{Freshness, Key, MintError, MintErrorKind, Origin, Terms};
+use crate::leak::Known;
 use crate::outbound::Outbound;
 use crate::state::StateDoor;
 use builtin::{Builtin, Personal};
@@ -87,6 +96,14 @@ pub trait SecretStore: Send + Sync {
         Box::pin(async { Ok("there is nothing to reach".to_owned()) })
     }
 
+    /// Gives back what the store lent for references, without `scheme://`, that are not in use any more. Returns these.
+    fn retain<'a>(
+        &'a self,
+        _in_use: &'a (dyn Fn(&str) -> bool + Send + Sync),
+    ) -> Pin<Box<dyn Future<Output = Vec<String>> + Send + 'a>> {
+        Box::pin(async { Vec::new() })
+    }
+
     /// Gives back what the store lent, at the end of the process or of this store's configuration.
     fn close(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         Box::pin(async {})
@@ -112,6 +129,7 @@ pub struct Secrets {
     freshness: Arc<Freshness>,
     recent: Arc<Recent>,
     state: StateDoor,
+    known: Arc<Known>,
 }
 
 struct Entry {
@@ -228,6 +246,7 @@ impl Secrets {
             freshness: Arc::default(),
             recent: Arc::default(),
             state,
+            known: Arc::default(),
         }
     }
 
@@ -265,8 +284,9 @@ impl Secrets {
     fn local(&self) -> Secrets {
         let local = self.stores.iter().filter(|entry| RESERVED_SCHEMES.contains(&entry.scheme.as_str()));
         let entry = |entry: &Entry| Entry { scheme: entry.scheme.clone(), config: None, store: entry.store.clone() };
-        let (freshness, recent, state) = (self.freshness.clone(), self.recent.clone(), self.state.clone());
-        Secrets { stores: local.map(entry).collect(), freshness, recent, state }
+        let (freshness, recent) = (self.freshness.clone(), self.recent.clone());
+        let (state, known) = (self.state.clone(), self.known.clone());
+        Secrets { stores: local.map(entry).collect(), freshness, recent, state, known }
     }
 
     /// Where the open state is, once it is open.
@@ -281,9 +301,27 @@ impl Secrets {
         &self.freshness
     }
 
+    /// What was brokered lately, and where it may go.
+    #[must_use]
+    pub fn known(&self) -> &Arc<Known> {
+        &self.known
+    }
+
     /// Every configured store with its name.
     pub fn stores(&self) -> impl Iterator<Item = (&str, &Arc<dyn SecretStore>)> {
         self.stores.iter().filter(|entry| entry.config.is_some()).map(|entry| (entry.scheme.as_str(), &entry.store))
+    }
+
+    /// Gives back what the stores lent for references other than these, which may hold placeholders.
+    pub async fn retain(&self, references: &[String]) {
+        for entry in &self.stores {
+            let own = |reference: &String| Some(reference.strip_prefix(&entry.scheme)?.strip_prefix("://")?.to_owned());
+            let own: Vec<String> = references.iter().filter_map(own).collect();
+            let in_use = |rest: &str| own.iter().any(|template| caller::could_be(template, rest));
+            for rest in entry.store.retain(&in_use).await {
+                self.freshness.forget(&[("store", &entry.scheme), ("reference", &rest)]);
+            }
+        }
     }
 
     /// Gives back what the stores lent that `successor` does not hold any more.
@@ -292,6 +330,8 @@ impl Secrets {
             let kept = |other: &Entry| Arc::ptr_eq(&other.store, &entry.store);
             if !successor.is_some_and(|successor| successor.stores.iter().any(kept)) {
                 entry.store.close().await;
+                let configuration = format!("{:?}", entry.config);
+                self.freshness.forget(&[("store", &entry.scheme), ("configuration", &configuration)]);
             }
         }
     }

@@ -53,6 +53,8 @@ pub struct Trail {
     pub verdicts: Verdicts,
     /// The bindings.
     pub choice: Option<Choice>,
+    /// The kinds of credentials that the request seemed to hold.
+    pub patterns: Vec<&'static str>,
 }
 
 // === impl Trail ===
@@ -87,6 +89,7 @@ impl Trail {
             authority: None,
             verdicts: Verdicts::default(),
             choice: None,
+            patterns: Vec::new(),
         }
     }
 
@@ -170,6 +173,7 @@ impl Trail {
             cluster: request.cluster.map(bounded),
             source: request.source.as_deref().map(bounded),
             protocol_revision: self.revision,
+            patterns: self.patterns.clone(),
             latency_us: u64::try_from(self.took().as_micros()).unwrap_or(u64::MAX),
         }
     }

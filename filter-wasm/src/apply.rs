@@ -1,8 +1,10 @@
 //! Applies the server's decision to the request.
 
 use keyward_contract::check::{
-    BODY_HEADER, DeniedHttpResponse, INTERNAL_HEADER_PREFIX, OkHttpResponse, SCRUB_HEADER, STRIPPED_HEADERS,
+    BODY_HEADER, DeniedHttpResponse, GUARD_HEADER, INTERNAL_HEADER_PREFIX, OkHttpResponse, SCRUB_HEADER,
+    STRIPPED_HEADERS,
 };
+use keyward_contract::patterns::Guard;
 use keyward_contract::query;
 use keyward_contract::scrub::Scrubber;
 use proxy_wasm::types::{BufferType, MapType};
@@ -22,43 +24,62 @@ const ORIGINAL_PATH: &str = "x-envoy-original-path";
 pub(crate) struct Applied {
     /// What to scrub from it.
     pub(crate) scrubber: Option<Scrubber>,
+    /// Which credentials of known shape to look for in it.
+    pub(crate) guard: Option<Guard>,
     /// Envoy chooses the route again for a changed request, perhaps another one: `:authority` or `:path` is not what it was.
     pub(crate) may_reroute: bool,
+}
+
+/// Why a decision could not be applied. The request must not go on then.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ApplyError {
+    /// A header or the body could not be changed.
+    #[error(transparent)]
+    Host(#[from] host::HostError),
+    /// The server names a rule that this filter does not know.
+    #[error("it names a rule for answers that this filter does not know: server and filter are of different versions")]
+    Guard,
 }
 
 /// Changes the request as the server said.
 ///
 /// ## Errors
 ///
-/// When a header could not be changed. The request must not go on then.
-pub(crate) fn allow(request: &HeaderList, decision: OkHttpResponse) -> host::Result<Applied> {
+/// When it could not be changed, or the answer could not be guarded. The request must not go on then.
+pub(crate) fn allow(request: &HeaderList, decision: OkHttpResponse) -> Result<Applied, ApplyError> {
     let OkHttpResponse { headers, headers_to_remove, query_parameters_to_set, query_parameters_to_remove } = decision;
     let mut set: Vec<(String, Zeroizing<Vec<u8>>)> = Vec::with_capacity(headers.len());
     let mut scrub: Vec<Zeroizing<Vec<u8>>> = Vec::new();
     let mut body: Option<Zeroizing<Vec<u8>>> = None;
+    let mut guard: Option<Guard> = None;
     for header in headers.into_iter().filter_map(|option| option.header) {
         let value = if header.value.is_empty() { header.raw_value } else { header.value.into_bytes() };
         if header.key == SCRUB_HEADER {
             scrub.push(Zeroizing::new(value));
         } else if header.key == BODY_HEADER {
             body = Some(Zeroizing::new(value));
+        } else if header.key == GUARD_HEADER {
+            let text = std::str::from_utf8(&value).map_err(|_| ApplyError::Guard)?;
+            guard = Some(Guard::parse(text).ok_or(ApplyError::Guard)?);
         } else {
             set.push((header.key.to_ascii_lowercase(), Zeroizing::new(value)));
         }
     }
 
+    // What is looked through must be whole and plain.
+    let reads_answer = !scrub.is_empty() || guard.is_some();
     let mut removed: Vec<&str> = Vec::new();
     for (name, _) in request.iter() {
         let unwanted = STRIPPED_HEADERS.contains(&name)
             || name.starts_with(INTERNAL_HEADER_PREFIX)
             || headers_to_remove.iter().any(|other| other.eq_ignore_ascii_case(name))
-            || (!scrub.is_empty() && PARTIAL.contains(&name));
+            || (reads_answer && PARTIAL.contains(&name));
         if unwanted && !name.starts_with(':') && !removed.contains(&name) {
             removed.push(name);
             host::remove_header(MapType::HttpRequestHeaders, name)?;
         }
     }
-    if !scrub.is_empty() {
+    if reads_answer {
         host::set_header(MapType::HttpRequestHeaders, "accept-encoding", b"identity")?;
     }
     let mut may_reroute = false;
@@ -80,7 +101,7 @@ pub(crate) fn allow(request: &HeaderList, decision: OkHttpResponse) -> host::Res
         host::replace_buffer(BufferType::HttpRequestBody, &body)?;
     }
     may_reroute |= edit_query(request, query_parameters_to_set, &query_parameters_to_remove)?;
-    Ok(Applied { scrubber: (!scrub.is_empty()).then(|| Scrubber::new(&scrub)), may_reroute })
+    Ok(Applied { scrubber: reads_answer.then(|| Scrubber::new(&scrub)), guard, may_reroute })
 }
 
 /// Sets and removes query parameters; whether the path is another now.

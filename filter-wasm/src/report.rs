@@ -25,6 +25,7 @@ pub(crate) struct Report<'a> {
     pub(crate) redactions: u64,
     pub(crate) carriers: &'a str,
     pub(crate) http_status: u16,
+    pub(crate) rules: &'a str,
 }
 
 // === impl Report ===
@@ -52,7 +53,7 @@ impl<'a> Report<'a> {
         let mut message = Message::default();
         message.bytes(1, self.decision_id.as_bytes()).text(2, self.server).bytes(3, self.event.as_bytes());
         message.bytes(4, self.reason.as_bytes()).integer(5, self.redactions).bytes(6, self.carriers.as_bytes());
-        message.integer(7, u64::from(self.http_status));
+        message.integer(7, u64::from(self.http_status)).bytes(8, self.rules.as_bytes());
         message
     }
 }

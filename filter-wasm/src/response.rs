@@ -3,6 +3,7 @@
 //! A redaction keeps the length, so `content-length` stays true. What cannot be scrubbed is withheld: an encoded body, a
 //! partial one, a tunnel.
 
+use keyward_contract::patterns::{self, Finding, Guard};
 use keyward_contract::report::event;
 use keyward_contract::scrub::{Scrubber, Stream};
 use proxy_wasm::types::{Action, BufferType, LogLevel, MapType};
@@ -26,16 +27,21 @@ const DIGESTS: [&str; 4] = ["content-md5", "digest", "content-digest", "repr-dig
 /// The response of an allowed request.
 pub(crate) struct Response {
     scrubber: Option<Scrubber>,
+    /// What to look for in its body beyond that.
+    guard: Option<Guard>,
     /// The cluster that was decided on, where changes of the request could lead Envoy to another route.
     cluster: Option<Vec<u8>>,
     status: u16,
     body: Option<Body>,
     found: Found,
+    patterns: Finding,
 }
 
 /// The body on its way.
 struct Body {
     stream: Stream,
+    /// Behind the scrubber.
+    guarded: patterns::Stream,
     event_stream: bool,
     /// What `content-length` says.
     length: Option<usize>,
@@ -78,10 +84,18 @@ pub(crate) enum WithheldError {
 // === impl Response ===
 
 impl Response {
-    /// A response from which the values of `scrubber` are to be taken out; without one it passes as it is. When `cluster`
-    /// is set, it must come from there.
-    pub(crate) fn new(scrubber: Option<Scrubber>, cluster: Option<Vec<u8>>) -> Response {
-        Response { scrubber, cluster, status: 0, body: None, found: Found::default() }
+    /// A response from which the values of `scrubber` are to be taken out, and what `guard` finds; without a scrubber it
+    /// passes as it is. When `cluster` is set, it must come from there.
+    pub(crate) fn new(scrubber: Option<Scrubber>, guard: Option<Guard>, cluster: Option<Vec<u8>>) -> Response {
+        Response {
+            scrubber,
+            guard,
+            cluster,
+            status: 0,
+            body: None,
+            found: Found::default(),
+            patterns: Finding::default(),
+        }
     }
 
     /// Scrubs the headers, or says why the whole response must be withheld.
@@ -111,8 +125,14 @@ impl Response {
         }
         let event_stream = content_type.starts_with("text/event-stream");
         let length = lower("content-length").and_then(|length| length.parse().ok());
-        self.body =
-            Some(Body { stream: scrubber.stream(event_stream), event_stream, length, taken: 0, waiting: false });
+        self.body = Some(Body {
+            stream: scrubber.stream(event_stream),
+            guarded: patterns::Stream::default(),
+            event_stream,
+            length,
+            taken: 0,
+            waiting: false,
+        });
         self.found.headers =
             scrub_map(scrubber, MapType::HttpResponseHeaders, &headers).map_err(|_| WithheldError::Headers)?;
         for name in DIGESTS.iter().filter(|name| headers.has(name)) {
@@ -148,9 +168,10 @@ impl Response {
             return Action::Pause;
         }
         body.taken = seen;
-        match body.scrub(scrubber, &chunk, complete) {
-            Ok(redactions) => self.found.body += redactions,
-            Err(_) => return self.abort("the response body could not be replaced"),
+        if let Err(cause) =
+            body.scrub(scrubber, self.guard.as_ref(), &chunk, complete, &mut self.found, &mut self.patterns)
+        {
+            return self.abort(cause);
         }
         Action::Continue
     }
@@ -162,16 +183,17 @@ impl Response {
             let Ok(Some(whole)) = host::buffer(BufferType::HttpResponseBody, 0, usize::MAX) else {
                 return self.abort("the response body could not be read");
             };
-            match body.scrub(scrubber, &whole, true) {
-                Ok(redactions) => self.found.body += redactions,
-                Err(_) => return self.abort("the response body could not be replaced"),
+            if let Err(cause) =
+                body.scrub(scrubber, self.guard.as_ref(), &whole, true, &mut self.found, &mut self.patterns)
+            {
+                return self.abort(cause);
             }
         }
         // An event that is not ended by an empty line is no event, so what an event stream holds back may go.
-        if body.stream.held() > 0 && !body.event_stream {
+        if body.stream.held() + body.guarded.held() > 0 && !body.event_stream {
             return self.abort("a long body without content-length ended in trailers while its end was held back");
         }
-        body.stream.wipe();
+        body.wipe();
         let Ok(trailers) = host::headers(MapType::HttpResponseTrailers) else {
             return self.abort("the trailers could not be read");
         };
@@ -184,7 +206,7 @@ impl Response {
 
     /// Reports that the upstream refused the credential: the server may have a better one for the next request.
     pub(crate) fn report_refusal(&self, shared: &Shared, facts: &Facts) {
-        if self.scrubber.is_some() && matches!(self.status, 401 | 403) {
+        if self.scrubber.as_ref().is_some_and(|scrubber| !scrubber.is_empty()) && matches!(self.status, 401 | 403) {
             let http_status = self.status;
             Report { event: event::CREDENTIAL_REFUSED, http_status, ..Report::of(facts) }.send(shared);
         }
@@ -205,13 +227,22 @@ impl Response {
             Report { event: event::SECRET_ECHOED, http_status, redactions, carriers: &carriers, ..Report::of(facts) }
                 .send(shared);
         }
+        let Finding { rules, masked, .. } = self.patterns;
+        if rules > 0 {
+            let names: Vec<&str> = std::mem::take(&mut self.patterns).names().collect();
+            let (rules, http_status) = (names.join(","), self.status);
+            shared.statistics.add(Counter::Redactions, masked);
+            let report =
+                Report { event: event::PATTERN_FOUND, redactions: masked, carriers: "body", ..Report::of(facts) };
+            Report { rules: &rules, http_status, ..report }.send(shared);
+        }
     }
 
     /// Ends the response where going on could let a secret out.
     fn abort(&mut self, cause: &str) -> Action {
         host::log(LogLevel::Error, &format!("keyward: response ended: {cause}"));
         if let Some(body) = &mut self.body {
-            body.stream.wipe();
+            body.wipe();
         }
         // When even that fails, the paused response is ended by Envoy's stream timeout.
         let _ = host::reset_response();
@@ -222,18 +253,48 @@ impl Response {
 // === impl Body ===
 
 impl Body {
-    /// Leaves in Envoy's buffer, which holds this piece, what may be sent on of it. Returns the redactions.
-    fn scrub(&mut self, scrubber: &Scrubber, piece: &[u8], end: bool) -> host::Result<u64> {
+    /// Leaves in Envoy's buffer, which holds this piece, what may be sent on of it, and counts what was found.
+    ///
+    /// ## Errors
+    ///
+    /// Why the response must end.
+    fn scrub(
+        &mut self,
+        scrubber: &Scrubber,
+        guard: Option<&Guard>,
+        piece: &[u8],
+        end: bool,
+        found: &mut Found,
+        patterns: &mut Finding,
+    ) -> Result<(), &'static str> {
         let mut scrubbed = Vec::new();
         let push = self.stream.push(scrubber, piece, end, &mut scrubbed);
-        match push.verbatim {
-            Some(length) if length == piece.len() => {}
-            Some(length) => {
-                host::replace_buffer(BufferType::HttpResponseBody, piece.get(..length).unwrap_or_default())?;
+        found.body += push.redactions;
+        let clean = match push.verbatim {
+            Some(length) => piece.get(..length).unwrap_or_default(),
+            None => &scrubbed,
+        };
+        let mut passed = Vec::new();
+        let clean = match guard {
+            Some(guard) => {
+                let finding = self.guarded.push(guard, clean, end, &mut passed).finding;
+                patterns.add(finding);
+                if finding.blocked {
+                    return Err("it holds what looks like a credential, and `leak_guard` says that none may pass");
+                }
+                &passed
             }
-            None => host::replace_buffer(BufferType::HttpResponseBody, &scrubbed)?,
+            None => clean,
+        };
+        if clean == piece {
+            return Ok(());
         }
-        Ok(push.redactions)
+        host::replace_buffer(BufferType::HttpResponseBody, clean).map_err(|_| "the response body could not be replaced")
+    }
+
+    fn wipe(&mut self) {
+        self.stream.wipe();
+        self.guarded.wipe();
     }
 }
 

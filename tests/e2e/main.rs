@@ -4,22 +4,30 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed expectation ends the test")]
 
+mod aws;
 mod clients;
 mod compose;
 mod conformance;
 mod connect;
 mod deny;
+mod doctor;
 mod drain;
 mod expect;
+mod guide;
 mod http_mode;
 mod injection;
 mod istio;
 mod leak;
+mod leaks;
 mod native_ext_authz;
+mod oauth;
 mod parsing;
+mod perimeter;
 mod reload;
 mod rotation;
 mod scripted;
 mod scrubbing;
 mod search;
 mod secrecy;
+mod signing;
+mod stores;

@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 /// The path below which requests go to it.
 pub(crate) const PATH: &str = "/scripted";
-const AUTHORITY: &str = "scripted.internal:9100";
+pub(crate) const AUTHORITY: &str = "scripted.internal:9100";
 
 /// How long it waits between two pieces of a response.
 pub(crate) const PAUSE: Duration = Duration::from_millis(600);

@@ -83,7 +83,7 @@ export function addGrants(provider, { issuer, key, resourceServer, trusted, acto
         return new ResourceServer(server.audience, server);
     }
 
-    async function exchange(ctx, next) {
+    async function exchange(ctx) {
         const { params, client } = ctx.oidc;
         if (!params.subject_token || !params.subject_token_type) {
             throw new InvalidRequest('subject_token and subject_token_type are required');
@@ -126,7 +126,6 @@ export function addGrants(provider, { issuer, key, resourceServer, trusted, acto
             default:
                 throw new InvalidRequest('the requested token type is not supported');
         }
-        return next();
     }
 
     /** An ID-JAG: the user's identity for one client at one other authorization server. */
@@ -143,7 +142,7 @@ export function addGrants(provider, { issuer, key, resourceServer, trusted, acto
             .sign(await importJWK(key, key.alg));
     }
 
-    async function bearer(ctx, next) {
+    async function bearer(ctx) {
         const { params, client } = ctx.oidc;
         if (!params.assertion) {
             throw new InvalidRequest('the assertion is missing');
@@ -155,7 +154,7 @@ export function addGrants(provider, { issuer, key, resourceServer, trusted, acto
             // The user's token was meant for this very client.
             const user = await asGrant(verified(params.assertion, { what: 'assertion' }));
             await issue(ctx, { accountId: user.sub, server: target(params), scope: params.scope });
-            return next();
+            return;
         }
         const own = [issuer, `${issuer}/token`];
         if (typeOf(params.assertion) === 'oauth-id-jag+jwt') {
@@ -171,7 +170,7 @@ export function addGrants(provider, { issuer, key, resourceServer, trusted, acto
             }
             const server = target({ resource: claims.resource ?? params.resource });
             await issue(ctx, { accountId: claims.sub, server, scope: params.scope ?? claims.scope });
-            return next();
+            return;
         }
         const claims = await asGrant(verified(params.assertion, { what: 'assertion', audience: own }));
         if (claims.exp - (claims.iat ?? claims.exp) > 3600) {
@@ -179,7 +178,6 @@ export function addGrants(provider, { issuer, key, resourceServer, trusted, acto
         }
         once(claims);
         await issue(ctx, { accountId: claims.sub, server: target(params), scope: params.scope ?? claims.scope });
-        return next();
     }
 
     function once({ jti }) {

@@ -6,7 +6,7 @@
 //   resources      { NAME: { audience, scope, format: 'jwt' | 'opaque', token_secs, dpop } }; served at /NAME
 //   trusted        [ { issuer, jwks | jwks_uri, audience } ]: whose tokens are exchanged
 //   actors         subjects of actor tokens that may act; absent: any
-//   refresh_secs, token_secs, dpop_nonces (true: every proof needs a nonce)
+//   refresh_secs, token_secs, rotate (default true), dpop_nonces (true: every proof needs a nonce)
 //   tls            { key, cert, ca }: PEM texts for a second listener that asks for client certificates
 // It prints {"issuer": URL, "mtls": URL or null, "resource": "HOST:PORT", "report": "HOST:PORT"}.
 
@@ -46,7 +46,7 @@ const provider = new Provider(issuer, {
     ],
     // As the formal specifications demand of a confidential client, and of every other one.
     pkce: { required: () => true },
-    rotateRefreshToken: true,
+    rotateRefreshToken: options.rotate ?? true,
     issueRefreshToken: async (_ctx, client, code) =>
         client.grantTypeAllowed('refresh_token') && code.scopes.has('offline_access'),
     cookies: { keys: [randomBytes(32).toString('hex')] },

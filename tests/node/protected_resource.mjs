@@ -27,6 +27,10 @@ export function protectedResource({ provider, issuer, resources, tokenCalls }) {
             const { token, claims } = await check(resource, request);
             record.claims = claims;
             response.setHeader('content-type', 'application/json');
+            if (!/[?&]echo=1(&|$)/.test(request.url)) {
+                response.end(JSON.stringify({ resource: name, claims }));
+                return;
+            }
             // It gives away what it got, in a header and in the body: the filter has to find it.
             response.setHeader('x-received-authorization', headers.authorization ?? '');
             response.end(JSON.stringify({ resource: name, claims, token, authorization: headers.authorization }));
@@ -118,7 +122,10 @@ export function protectedResource({ provider, issuer, resources, tokenCalls }) {
                 return { live: Boolean(found?.isValid), consumed: Boolean(found?.consumed) };
             }
             case '/revoke': {
-                const token = await provider.RefreshToken.find(await text(request), { ignoreExpiration: true });
+                const value = await text(request);
+                const token =
+                    (await provider.RefreshToken.find(value, { ignoreExpiration: true })) ??
+                    (await provider.ClientCredentials.find(value));
                 await token?.destroy();
                 return { revoked: token !== undefined };
             }

@@ -94,14 +94,14 @@ impl AuthorizationServer {
         Ok(answer.get("live") == Some(&Value::Bool(true)))
     }
 
-    /// Revokes a refresh token behind everybody's back.
+    /// Revokes a refresh token, or an opaque access token of a client, behind everybody's back.
     ///
     /// # Errors
     /// Where it is not known.
-    pub async fn revoke(&self, refresh_token: &str) -> Result<()> {
-        let answer = self.post("/revoke", refresh_token).await?;
+    pub async fn revoke(&self, token: &str) -> Result<()> {
+        let answer = self.post("/revoke", token).await?;
         if answer.get("revoked") != Some(&Value::Bool(true)) {
-            bail!("the refresh token is not known");
+            bail!("the token is not known");
         }
         Ok(())
     }

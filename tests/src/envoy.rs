@@ -15,9 +15,11 @@ use crate::process::Process;
 use crate::{client, files, tools};
 
 mod bootstrap;
+mod egress;
 mod hop;
 
 pub use bootstrap::{AccessLog, Authorizer, Codec, Endpoint, FailurePolicy, Options, Route, UpstreamCluster};
+pub use egress::Egress;
 
 /// A running Envoy.
 pub struct Envoy {

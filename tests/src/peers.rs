@@ -39,6 +39,18 @@ impl NodeServer {
         Self::run(command, folder)
     }
 
+    /// Starts any script that prints its address as `mcp`; it finds the packages of `tests/node`.
+    ///
+    /// # Errors
+    /// With the end of its log where it does not get ready.
+    pub fn start_file(script: &Path, environment: &[(&str, &str)], folder: &Path) -> Result<Self> {
+        let name = script.file_name().with_context(|| format!("`{}` names no file", script.display()))?;
+        let mut command = node(folder)?;
+        fs::copy(script, folder.join("node").join(name)).with_context(|| format!("copying `{}`", script.display()))?;
+        command.arg(name).envs(environment.iter().copied());
+        Self::run(command, folder)
+    }
+
     /// Starts `@modelcontextprotocol/server-everything`, on loopback only.
     ///
     /// # Errors

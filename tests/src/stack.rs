@@ -62,6 +62,7 @@ pub struct Builder {
     envoy: EnvoyOptions,
     upstream: UpstreamOptions,
     token_secs: i64,
+    issuer: Option<Arc<Issuer>>,
     unbounded: bool,
 }
 
@@ -138,11 +139,24 @@ impl Builder {
         self
     }
 
+    /// Uses this issuer, which others know already.
+    #[must_use]
+    pub fn issuer(mut self, issuer: Arc<Issuer>) -> Self {
+        self.issuer = Some(issuer);
+        self
+    }
+
     /// Does not wait for other stacks to end: for programs that are no tests.
     #[must_use]
     pub fn unbounded(mut self) -> Self {
         self.unbounded = true;
         self
+    }
+
+    /// What tells this stack's secrets from those of others.
+    #[must_use]
+    pub fn random(&self) -> &str {
+        self.secret.rsplit('/').next().unwrap_or_default()
     }
 
     /// Starts everything.
@@ -162,7 +176,10 @@ impl Builder {
             }
             None => files::run_folder(&self.name)?,
         };
-        let issuer = Arc::new(Issuer::new()?);
+        let issuer = match self.issuer.take() {
+            Some(issuer) => issuer,
+            None => Arc::new(Issuer::new()?),
+        };
         self.write_files(&folder, &issuer)?;
 
         self.upstream.secret.clone_from(&self.secret);
@@ -195,6 +212,9 @@ impl Builder {
         files::replace(&folder.join("secrets/demo"), &self.secret)?;
         write_config(folder, &self.config)?;
         for (path, content) in &self.files {
+            if let Some(parent) = folder.join(path).parent() {
+                fs::create_dir_all(parent).with_context(|| format!("making the folder of `{path}`"))?;
+            }
             files::replace(&folder.join(path), content)?;
         }
         Ok(())
@@ -222,6 +242,7 @@ impl Stack {
             envoy: EnvoyOptions::default(),
             upstream,
             token_secs: 600,
+            issuer: None,
             unbounded: false,
         }
     }

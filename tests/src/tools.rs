@@ -75,9 +75,29 @@ pub fn envoy_version(version: &str) -> Result<PathBuf> {
 /// # Errors
 /// Where Python or its venv module is missing, or a package cannot be had.
 pub fn python_clients() -> Result<PathBuf> {
-    let requirements = files::workspace().join("tests/python/requirements.txt");
+    python("python-clients", "tests/python/requirements.txt")
+}
+
+/// The Python interpreter for the secret stores, as `tests/python/stores/requirements.txt` pins it.
+///
+/// # Errors
+/// As for [`python_clients`].
+pub fn python_stores() -> Result<PathBuf> {
+    python("python-stores", "tests/python/stores/requirements.txt")
+}
+
+/// The Python interpreter of an environment with moto, as `tests/moto/requirements.txt` pins it.
+///
+/// # Errors
+/// As for [`python_clients`].
+pub fn moto() -> Result<PathBuf> {
+    python("moto", "tests/moto/requirements.txt")
+}
+
+fn python(name: &str, requirements: &str) -> Result<PathBuf> {
+    let requirements = files::workspace().join(requirements);
     let digest = digest(&[&requirements])?;
-    let folder = install(&format!("python-clients-{digest}"), |folder| {
+    let folder = install(&format!("{name}-{digest}"), |folder| {
         let hint = "needs Python 3.10 or later with venv and pip";
         run(Command::new("python3").args(["-m", "venv"]).arg(folder), hint)?;
         let mut pip = Command::new(folder.join("bin/python"));

@@ -1,4 +1,4 @@
-//! Everything a person runs: `cargo xtask demo`, `test`, `bench`, `build`, `compose`, `audit`.
+//! Everything a person runs: `cargo xtask demo`, `example`, `test`, `bench`, `build`, `compose`, `audit`.
 
 mod audit;
 mod bench;
@@ -6,6 +6,7 @@ mod build;
 mod cargo;
 mod compose;
 mod demo;
+mod example;
 mod summary;
 mod test;
 
@@ -27,6 +28,8 @@ enum Task {
     Build,
     /// Starts Envoy, the server and the upstream, shows each step of a tour, and stays up until interrupted.
     Demo(demo::Arguments),
+    /// Runs the stock-price server of docs/guide.md.
+    Example(example::Arguments),
     /// Runs every test: unit, contract, and end to end on two versions of Envoy; or one capability.
     Test(test::Arguments),
     /// Measures Keyward beside Envoy's own filters; writes target/bench/latest.json.
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().task {
         Task::Build => build::run_and_show(),
         Task::Demo(arguments) => demo::run(&arguments),
+        Task::Example(arguments) => example::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),
         Task::Bench(arguments) => bench::run(&arguments),
         Task::Compose(arguments) => compose::run(&arguments),

@@ -25,7 +25,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
-use std::cell::Cell;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::encodings::Forms;
 
@@ -48,7 +48,7 @@ pub struct Scrubber {
     filler: Filler,
     hold_max_bytes: usize,
     has_line_breaks: bool,
-    steps: Cell<u64>,
+    steps: AtomicU64,
 }
 
 // === impl Scrubber ===
@@ -66,7 +66,7 @@ impl Scrubber {
                 .next_power_of_two(),
             has_line_breaks: secrets.iter().any(|secret| secret.as_ref().iter().any(|byte| b"\r\n".contains(byte))),
             forms,
-            steps: Cell::new(0),
+            steps: AtomicU64::new(0),
         }
     }
 
@@ -106,10 +106,10 @@ impl Scrubber {
     /// How many characters and escapes were compared so far: the work beyond the linear passes.
     #[doc(hidden)]
     pub fn steps(&self) -> u64 {
-        self.steps.get()
+        self.steps.load(Ordering::Relaxed)
     }
 
     fn count_steps(&self, text: &Text<'_>) {
-        self.steps.set(self.steps.get().wrapping_add(text.steps.get()));
+        self.steps.fetch_add(text.steps.get(), Ordering::Relaxed);
     }
 }

@@ -19,6 +19,8 @@ pub enum Event {
     Decision,
     /// The upstream's answer held a secret and was redacted.
     SecretEchoed,
+    /// The upstream's answer held what looks like a credential.
+    PatternFound,
     /// The upstream answered 401 or 403 to a request with a credential.
     CredentialRefused,
     /// The upstream's answer could not be scrubbed and was withheld.
@@ -124,6 +126,9 @@ pub struct DecisionRecord {
     pub source: Option<String>,
     /// The MCP revision.
     pub protocol_revision: Option<&'static str>,
+    /// The kinds of credentials that the request seemed to hold, and that were let through or masked.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub patterns: Vec<&'static str>,
     /// How long the decision took, in microseconds.
     pub latency_us: u64,
 }
@@ -183,6 +188,9 @@ pub struct ReportRecord {
     pub carriers: Vec<&'static str>,
     /// What the client got.
     pub http_status: u32,
+    /// What the answer seemed to hold.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<&'static str>,
 }
 
 // === impl Record ===

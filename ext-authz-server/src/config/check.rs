@@ -4,6 +4,8 @@
 mod binding;
 mod identity;
 pub(crate) mod names;
+mod perimeter;
+mod placeholder;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -50,7 +52,9 @@ impl Checker<'_> {
         checker.stores();
         checker.state();
         checker.servers();
+        checker.perimeter();
         checker.bindings();
+        checker.placeholders();
         checker.found
     }
 
@@ -262,6 +266,10 @@ impl Checker<'_> {
         {
             let message = format!("`{authority}` is not an authority: {cause}");
             self.add(format!("{key}.upstream_authority"), message, "write `host` or `host:port`");
+        }
+        for name in server.leak_guard.rules.keys().filter(|name| keyward_contract::patterns::rule(name).is_none()) {
+            let message = format!("there is no rule `{name}`");
+            self.add(format!("{key}.leak_guard.rules.{name}"), message, "name one that docs/security.md lists");
         }
         if let Some(cluster) = &server.cluster {
             self.text(format!("{key}.cluster"), cluster);

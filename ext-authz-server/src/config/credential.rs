@@ -1,17 +1,30 @@
 //! The kinds of credentials that a binding can hold. Each kind has its fields and its check in a file of its own.
 
+pub(crate) mod aws;
 mod basic;
+mod gateway_proof;
 mod header;
+mod hmac;
 mod oauth;
+mod placeholder;
 mod query;
 
+pub use aws::{
+    AwsCredential, AwsEndpoint, AwsExternalId, AwsHop, AwsIdentity, AwsKeys, AwsPayload, AwsRole, AwsSession,
+    AwsSignature, AwsSource, AwsTenant, AwsWebIdentity,
+};
 pub use basic::BasicCredential;
+pub use gateway_proof::GatewayProofCredential;
 pub use header::HeaderCredential;
+pub use hmac::{
+    HmacAlgorithm, HmacCredential, KeyEncoding, QueryOrder, SignatureEncoding, SignedPlace, TimestampFormat,
+};
 pub use oauth::{
     Assertion, AzureIdentity, ClientAuthentication, GithubApp, GoogleKey, GoogleMetadata, Impersonation, OauthClient,
     OauthCredential, OauthGrant, ResourceServer, SigningAlgorithm, TOKEN, TokenFrom, TokenKind, TokenSource,
     UpstreamScheme,
 };
+pub use placeholder::{PlaceholderCredential, Surface};
 pub use query::QueryCredential;
 
 use schemars::JsonSchema;
@@ -30,8 +43,16 @@ pub enum Credential {
     Query(QueryCredential),
     /// `Authorization: Basic` (RFC 7617).
     Basic(BasicCredential),
+    /// A signature of AWS (SigV4), with keys for one tenant and one caller.
+    Aws(AwsCredential),
     /// An access token that is had from an authorization server (RFC 6749).
     Oauth(Box<OauthCredential>),
+    /// A signature over the request, made with a shared key.
+    Hmac(HmacCredential),
+    /// A secret in place of what the client wrote into path, query, body or tool arguments.
+    Placeholder(PlaceholderCredential),
+    /// Proof that the request came through Keyward.
+    GatewayProof(GatewayProofCredential),
 }
 
 /// What configuration can say of any kind.
@@ -52,7 +73,11 @@ impl Credential {
             Credential::Header(own) => own,
             Credential::Query(own) => own,
             Credential::Basic(own) => own,
+            Credential::Aws(own) => own,
             Credential::Oauth(own) => &**own,
+            Credential::Hmac(own) => own,
+            Credential::Placeholder(own) => own,
+            Credential::GatewayProof(own) => own,
         }
     }
 }

@@ -1,5 +1,8 @@
 //! The `servers` section: upstreams and the destinations that lead to them.
 
+use std::collections::BTreeMap;
+
+use keyward_contract::patterns::{Action, Guard, rule};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -21,6 +24,14 @@ pub struct Server {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub cluster: Option<String>,
+    /// Where the upstream is. Absent: `enterprise` for `mode: mcp`, either for `mode: http`. Metadata endpoints and
+    /// link-local addresses are refused everywhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "PerimeterClass")]
+    pub perimeter: Option<PerimeterClass>,
+    /// What happens to text that looks like a credential. Absent: nothing.
+    #[serde(default)]
+    pub leak_guard: LeakGuard,
     /// The largest request body, in bytes, 1024 to 3145728, default 1048576.
     #[serde(default = "default_max_body_bytes")]
     #[schemars(range(min = 1024, max = 3_145_728))]
@@ -35,6 +46,62 @@ pub enum ServerMode {
     Mcp,
     /// Plain HTTP: destination, method and path decide.
     Http,
+}
+
+/// What happens to text that has the shape of a credential nobody told Keyward of; docs/security.md lists the rules.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LeakGuard {
+    /// In path, query and body of requests, default `off`. `block` and what cannot be masked is denied with
+    /// `secret_in_request`.
+    #[serde(default)]
+    pub arguments: LeakAction,
+    /// In answers, default `off`. `block` withholds the answer, or ends it where it has begun.
+    #[serde(default)]
+    pub responses: LeakAction,
+    /// Other actions for single rules, by name; in both directions, unless a direction is `off`.
+    #[serde(default)]
+    pub rules: BTreeMap<String, LeakAction>,
+}
+
+/// What happens to what looks like a credential.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LeakAction {
+    /// Nothing; it is not looked for.
+    #[default]
+    Off,
+    /// It passes, and is recorded.
+    Log,
+    /// It is overwritten, and recorded.
+    Mask,
+    /// It does not pass.
+    Block,
+}
+
+/// Where an upstream is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PerimeterClass {
+    /// Inside: a private address, a name that only exists inside, or one of `perimeter.enterprise_hosts`.
+    Enterprise,
+    /// On the public Internet: not private, and one of `perimeter.public_hosts`.
+    Public,
+}
+
+/// Where the perimeter runs. What is not listed is outside.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PerimeterConfig {
+    /// Hosts inside the perimeter whose name or address does not tell: `host`, `host:port`, `*.host` or a network such as
+    /// `192.0.2.0/24`. They add to private addresses and to names that only exist inside, such as `x.internal`.
+    #[serde(default)]
+    #[schemars(length(max = 256))]
+    pub enterprise_hosts: Vec<String>,
+    /// Public hosts to which a server entry with `perimeter: public` may lead: `host`, `host:port` or `*.host`.
+    #[serde(default)]
+    #[schemars(length(max = 256))]
+    pub public_hosts: Vec<String>,
 }
 
 /// One group of requests.
@@ -90,6 +157,32 @@ impl ServerMode {
         match self {
             ServerMode::Mcp => "mcp",
             ServerMode::Http => "http",
+        }
+    }
+}
+
+// === impl LeakGuard ===
+
+impl LeakGuard {
+    /// What is looked for in requests, and in answers.
+    #[must_use]
+    pub fn guards(&self) -> (Guard, Guard) {
+        let guard = |default: LeakAction| {
+            let named: Vec<(usize, Action)> =
+                self.rules.iter().filter_map(|(name, action)| Some((rule(name)?, action.action()))).collect();
+            Guard::new(default.action(), if default == LeakAction::Off { &[] } else { &named })
+        };
+        (guard(self.arguments), guard(self.responses))
+    }
+}
+
+impl LeakAction {
+    fn action(self) -> Action {
+        match self {
+            LeakAction::Off => Action::Off,
+            LeakAction::Log => Action::Log,
+            LeakAction::Mask => Action::Mask,
+            LeakAction::Block => Action::Block,
         }
     }
 }

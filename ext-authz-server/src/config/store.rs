@@ -1,8 +1,20 @@
 //! The `stores` section: where secrets are kept, besides the environment and files.
 
+mod aws;
+mod azure;
 mod directory;
+mod gcp;
+mod kubernetes;
+mod onepassword;
+mod vault;
 
+pub use aws::{AwsSecretsManagerStore, AwsSsmStore};
+pub use azure::{AzureAuth, AzureStore};
 pub use directory::DirectoryStore;
+pub use gcp::{GcpAuth, GcpStore};
+pub use kubernetes::KubernetesStore;
+pub use onepassword::OnePasswordStore;
+pub use vault::{VaultAuth, VaultStore};
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -16,6 +28,21 @@ use super::check::Checker;
 pub enum Store {
     /// A folder of secret files.
     Directory(DirectoryStore),
+    /// HashiCorp Vault or OpenBao.
+    Vault(VaultStore),
+    /// Secrets of a Kubernetes cluster.
+    Kubernetes(KubernetesStore),
+    /// Google Cloud's Secret Manager.
+    Gcp(GcpStore),
+    /// Azure Key Vault.
+    Azure(AzureStore),
+    /// A 1Password Connect server.
+    #[serde(rename = "onepassword")]
+    OnePassword(OnePasswordStore),
+    /// AWS Secrets Manager.
+    AwsSecretsManager(AwsSecretsManagerStore),
+    /// The Parameter Store of AWS Systems Manager.
+    AwsSsm(AwsSsmStore),
 }
 
 /// What configuration can say of any store.
@@ -47,6 +74,32 @@ pub struct Caching {
     pub max_stale_secs: u64,
 }
 
+/// Checks the address of a store, or of what gives tokens for it.
+fn check_address(key: &str, name: &str, address: &str, checker: &mut Checker<'_>) {
+    if let Err(cause) = crate::identity::jwks::check_url(address) {
+        let message = format!("the address cannot be used: {cause}");
+        checker.add(format!("{key}.{name}"), message, "write `https://host:port`; `http` is for loopback only");
+    }
+}
+
+/// Checks the address of a cloud's metadata server, which has no TLS.
+fn check_metadata_address(key: &str, address: &str, checker: &mut Checker<'_>) {
+    let is_known = crate::outbound::METADATA_SERVERS.iter().any(|known| address.trim_end_matches('/') == *known);
+    if !is_known && crate::identity::jwks::check_url(address).is_err() {
+        let message = "the address is that of no metadata server";
+        checker.add(key, message, "leave it out: the default is the cloud's own");
+    }
+}
+
+/// The token that Kubernetes puts into each pod.
+fn service_account_token() -> SecretSource {
+    SecretSource {
+        reference: "file:///var/run/secrets/kubernetes.io/serviceaccount/token".to_owned(),
+        json_key: None,
+        trim_newline: false,
+    }
+}
+
 // === impl Store ===
 
 impl Store {
@@ -54,6 +107,13 @@ impl Store {
     pub(crate) fn kind(&self) -> &dyn Kind {
         match self {
             Store::Directory(own) => own,
+            Store::Vault(own) => own,
+            Store::Kubernetes(own) => own,
+            Store::Gcp(own) => own,
+            Store::Azure(own) => own,
+            Store::OnePassword(own) => own,
+            Store::AwsSecretsManager(own) => own,
+            Store::AwsSsm(own) => own,
         }
     }
 
@@ -61,6 +121,13 @@ impl Store {
     pub(crate) fn kind_mut(&mut self) -> &mut dyn Kind {
         match self {
             Store::Directory(own) => own,
+            Store::Vault(own) => own,
+            Store::Kubernetes(own) => own,
+            Store::Gcp(own) => own,
+            Store::Azure(own) => own,
+            Store::OnePassword(own) => own,
+            Store::AwsSecretsManager(own) => own,
+            Store::AwsSsm(own) => own,
         }
     }
 }

@@ -3,9 +3,13 @@
 use std::sync::Arc;
 
 use super::Credential;
+use super::aws::Aws;
 use super::basic::Basic;
+use super::gateway_proof::GatewayProof;
 use super::header::Header;
+use super::hmac::Hmac;
 use super::oauth::Oauth;
+use super::placeholder::Placeholder;
 use super::probed::Probed;
 use super::query::Query;
 use crate::config;
@@ -27,6 +31,10 @@ pub fn of(configured: &config::Credential) -> Arc<dyn Credential> {
         config::Credential::Header(own) => Arc::new(Header(own)),
         config::Credential::Query(own) => Arc::new(Query(own)),
         config::Credential::Basic(own) => Arc::new(Basic(own)),
+        config::Credential::Aws(own) => Arc::new(Aws::new(own)),
         config::Credential::Oauth(own) => Arc::new(Oauth(*own)),
+        config::Credential::Hmac(own) => Arc::new(Hmac(own)),
+        config::Credential::Placeholder(own) => Arc::new(Placeholder(own)),
+        config::Credential::GatewayProof(own) => Arc::new(GatewayProof(own)),
     }
 }

@@ -92,7 +92,14 @@ impl Credential for Oauth {
     }
 
     fn references(&self) -> Vec<String> {
-        self.0.sources().into_iter().map(|source| source.reference.clone()).collect()
+        let own = &self.0;
+        let at = own.issuer.iter().chain(&own.token_endpoint).take(1).cloned();
+        let there = own.resource_server.iter().map(|server| server.issuer.clone());
+        let clients = own.client.iter().chain(own.resource_server.iter().map(|server| &server.client));
+        let clients = clients.map(|client| format!("client {}", client.id));
+        let account = own.impersonate.iter().map(|other| other.account.clone());
+        let secrets = own.sources().into_iter().map(|source| source.reference.clone());
+        at.chain(there).chain(clients).chain(account).chain(secrets).collect()
     }
 
     fn key(&self, caller: &Caller) -> Option<Key> {
@@ -147,7 +154,8 @@ impl Credential for Oauth {
                 OauthGrant::AzureManagedIdentity => azure::grant(&asking).await,
                 OauthGrant::GithubApp => github::installation(&asking).await,
             }?;
-            if own.grant != OauthGrant::IdJag {
+            // Those two look at other scopes, each where it asks for them.
+            if own.grant != OauthGrant::IdJag && own.impersonate.is_none() {
                 issued.narrowed_from(&own.scopes);
             }
             if let Some(wanted) = &own.impersonate {

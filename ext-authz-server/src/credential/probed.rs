@@ -130,6 +130,10 @@ impl Credential for Probed {
         self.credentials.iter().any(|credential| credential.signs())
     }
 
+    fn placeholders(&self) -> Vec<&str> {
+        self.credentials.iter().flat_map(|credential| credential.placeholders()).collect()
+    }
+
     fn apply(&self, material: &Material, outgoing: &mut Outgoing<'_>) -> Result<(), CredentialError> {
         for last in [false, true] {
             for (credential, part) in self.credentials.iter().zip(material.parts()) {

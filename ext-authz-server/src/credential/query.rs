@@ -79,7 +79,9 @@ pub fn names_otherwise(query: &str, name: &str) -> bool {
     })
 }
 
-fn decode(raw: &str) -> Vec<u8> {
+/// The bytes behind percent-encoding, `+` as a space.
+#[must_use]
+pub fn decode(raw: &str) -> Vec<u8> {
     let mut decoded = Vec::with_capacity(raw.len());
     let mut rest = raw.as_bytes();
     while let Some((&first, tail)) = rest.split_first() {

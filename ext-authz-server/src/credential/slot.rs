@@ -28,6 +28,9 @@ pub enum CredentialError {
     /// The kind cannot do this to a request; the text says what and why.
     #[error("{0}")]
     Unfit(String),
+    /// This request cannot carry it, another one may; the text says why.
+    #[error("{0}")]
+    Request(String),
     /// So uniform that it would be found everywhere, and cost much to look for.
     #[error("the secret has fewer than {MIN_DISTINCT_BYTES} different bytes")]
     TooUniform,

@@ -132,7 +132,7 @@ fn choice(
         credentials,
         passthrough: passthrough.iter().map(|name| (*name).to_owned()).collect(),
     };
-    Choice { bindings: vec![binding.into()], server_slots }
+    Choice { bindings: vec![binding.into()], server_slots, foreign_placeholders: Vec::new() }
 }
 
 fn slots() -> Vec<SlotName> {
@@ -150,7 +150,16 @@ async fn run(choice: &Choice, target: &str, value: Option<&[u8]>) -> Result<Inje
     let request = attribute_context::Request { http: Some(http), ..Default::default() };
     let attributes = AttributeContext { request: Some(request), ..Default::default() };
     let message = CheckRequest { attributes: Some(attributes) };
-    inject(choice, &Request::read(&message), "upstream.example", None, &caller(), &sources(value)).await
+    inject(
+        choice,
+        &Request::read(&message),
+        "upstream.example",
+        None,
+        &leak::Rules::default().arguments,
+        &caller(),
+        &sources(value),
+    )
+    .await
 }
 
 #[tokio::test]

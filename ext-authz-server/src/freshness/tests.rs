@@ -78,6 +78,29 @@ async fn a_thousand_first_calls_make_one_mint() {
 }
 
 #[tokio::test]
+async fn mints_that_need_what_a_store_holds_do_not_keep_each_other_from_it() {
+    let (freshness, stored) = (Arc::<Freshness>::default(), Mint::new(600));
+    let terms = Terms::Stored { refresh: Duration::from_secs(60), max_stale: Duration::from_secs(60) };
+    let mut calls = tokio::task::JoinSet::new();
+    for number in 0..MAX_FLIGHTS * 3 {
+        let (outer, inner, stored) = (Arc::clone(&freshness), Arc::clone(&freshness), stored.clone());
+        calls.spawn(async move {
+            let mint = move || -> Minting {
+                Box::pin(async move {
+                    // All of them are under way before the first one asks.
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    inner.get(key("stored"), terms, || stored.run()).await.map(|material| (*material).clone())
+                })
+            };
+            outer.get(key(&number.to_string()), Terms::Minted, mint).await.map(drop)
+        });
+    }
+    let all = tokio::time::timeout(Duration::from_secs(3), calls.join_all()).await.unwrap();
+    assert!(all.iter().all(Result::is_ok), "{all:?}");
+    assert_eq!(stored.made(), 1);
+}
+
+#[tokio::test]
 async fn a_value_is_renewed_ahead_without_a_wait_and_never_used_past_its_end() {
     let freshness = Arc::new(Freshness::default());
     let mint = Mint::new(600);

@@ -13,7 +13,7 @@ const RSA_MODULUS_BYTES: std::ops::RangeInclusive<usize> = 256..=1024;
 
 /// The usable keys of a JWK Set.
 #[derive(Debug, Default)]
-pub(super) struct KeySet(Vec<Key>);
+pub(crate) struct KeySet(Vec<Key>);
 
 /// One usable key.
 pub(super) struct Key {
@@ -45,7 +45,7 @@ struct Document {
 
 impl KeySet {
     /// Reads a JWK Set and keeps what can verify one of `algorithms`. Other keys in it do no harm.
-    pub(super) fn parse(json: &[u8], algorithms: &[Algorithm]) -> Result<KeySet, KeySetError> {
+    pub(crate) fn parse(json: &[u8], algorithms: &[Algorithm]) -> Result<KeySet, KeySetError> {
         let document: Document =
             serde_json::from_slice(json).map_err(|error| KeySetError::Malformed(error.to_string()))?;
         if document.keys.len() > MAX_KEYS {
@@ -68,7 +68,7 @@ impl KeySet {
         Ok(KeySet(keys))
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.0.len()
     }
 

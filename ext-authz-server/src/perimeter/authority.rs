@@ -131,6 +131,25 @@ impl HostPattern {
         Ok(HostPattern { host, wildcard, port: own_port.or(port) })
     }
 
+    /// The host, or what stands behind `*.`, in canonical form.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// Whether everything that `other` names is named by this one, too.
+    #[must_use]
+    pub fn covers(&self, other: &HostPattern) -> bool {
+        if self.port.is_some() && self.port != other.port {
+            return false;
+        }
+        match (self.wildcard, other.host.strip_suffix(self.host.as_str())) {
+            (true, Some(label)) => label.is_empty() && other.wildcard || label.len() > 1 && label.ends_with('.'),
+            (false, Some(label)) => label.is_empty() && !other.wildcard,
+            (_, None) => false,
+        }
+    }
+
     /// Whether, and how closely, this pattern names `authority`. A pattern with a port does not match an authority whose
     /// port is unknown.
     #[must_use]
@@ -298,6 +317,26 @@ mod tests {
             let pattern = HostPattern::parse(pattern, None).unwrap();
             let matched = Authority::parse(authority).is_ok_and(|authority| pattern.matches(&authority).is_some());
             assert_eq!(matched, expected, "{pattern} {authority}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_covers_what_is_no_wider() {
+        let cases = [
+            ("api.example", "api.example", true),
+            ("api.example", "api.example:443", true),
+            ("api.example:443", "api.example", false),
+            ("*.example", "api.example", true),
+            ("*.example", "*.example", true),
+            ("*.example", "*.a.example:443", true),
+            ("*.example", "example", false),
+            ("*.a.example", "*.example", false),
+            ("api.example", "*.api.example", false),
+            ("*.example", "evilexample", false),
+        ];
+        for (wide, narrow, expected) in cases {
+            let covers = HostPattern::parse(wide, None).unwrap().covers(&HostPattern::parse(narrow, None).unwrap());
+            assert_eq!(covers, expected, "{wide} {narrow}");
         }
     }
 

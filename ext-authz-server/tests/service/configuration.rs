@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use keyward_server::cli::schema_text;
-use keyward_server::config::{json_schema, parse};
+use keyward_server::config::{json_schema, parse, reference};
 use serde_json::{Value, json};
 
 /// One line each, so that a case can replace one of them.
@@ -303,6 +303,14 @@ fn the_published_schema_is_current() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/keyward.schema.json");
     let published = std::fs::read_to_string(path).unwrap_or_default();
     assert!(published.trim_end() == schema_text(), "run `keyward schema > docs/keyward.schema.json`");
+}
+
+#[test]
+fn the_published_reference_is_current() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reference.md");
+    let published = std::fs::read_to_string(path).unwrap_or_default();
+    let current = reference(&json_schema());
+    assert!(published.trim_end() == current.trim_end(), "run `keyward schema --markdown > docs/reference.md`");
 }
 
 #[test]

@@ -71,6 +71,7 @@ async fn reports_become_audit_records_and_metrics() {
         redactions: 3,
         carriers: "body,trailers,canary".into(),
         http_status: 200,
+        rules: String::new(),
     };
     client.report(report.clone()).await.unwrap();
     let strange = ReportRequest { event: "canary".into(), ..report.clone() };

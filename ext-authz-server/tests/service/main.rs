@@ -6,10 +6,14 @@
 mod fixture;
 
 mod allow;
+mod aws_page;
 mod command_line;
 mod configuration;
 mod deny;
 mod lifecycle;
+mod oauth;
+mod perimeter;
 mod real;
 mod scene;
 mod secrecy;
+mod stores;

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, anyhow};
 use serde_json::{Value, json};
 
+use super::egress::Egress;
 use super::socket_address;
 use crate::files;
 
@@ -56,6 +57,8 @@ pub struct Options {
     pub clusters: Vec<UpstreamCluster>,
     /// Metadata keys of the sample's route under `keyward`; `null` removes one.
     pub route_metadata: Vec<(String, Value)>,
+    /// Starts `envoy/egress.yaml` instead, with these changes: hosts are resolved by name, `upstream` has no meaning.
+    pub egress: Option<Egress>,
     /// JSON merged over the HTTP connection manager at the end, for what has no field here: objects are merged,
     /// everything else is replaced.
     pub connection_manager: Value,
@@ -165,6 +168,7 @@ impl Default for Options {
             routes: Vec::new(),
             clusters: Vec::new(),
             route_metadata: Vec::new(),
+            egress: None,
             connection_manager: Value::Null,
         }
     }
@@ -176,7 +180,8 @@ impl Options {
     /// # Errors
     /// Where the sample cannot be read or has lost a part that is to be changed.
     pub fn bootstrap(&self) -> Result<Value> {
-        let sample = files::workspace().join("envoy/demo.yaml");
+        let sample = if self.egress.is_some() { "envoy/egress.yaml" } else { "envoy/demo.yaml" };
+        let sample = files::workspace().join(sample);
         let text = fs::read_to_string(&sample).with_context(|| format!("reading `{}`", sample.display()))?;
         let mut root: Value =
             serde_saphyr::from_str(&text).with_context(|| format!("reading `{}`", sample.display()))?;
@@ -206,6 +211,9 @@ impl Options {
         }
         self.change_routes(part(host, "/routes")?)?;
         self.change_filters(part(manager, "/http_filters")?)?;
+        if let Some(egress) = &self.egress {
+            egress.change_filters(part(manager, "/http_filters")?)?;
+        }
         merge(manager, &self.connection_manager);
         Ok(())
     }
@@ -267,6 +275,9 @@ impl Options {
 
     fn change_clusters(&self, clusters: &mut Value) -> Result<()> {
         *part(clusters, "/0/load_assignment/endpoints/0/lb_endpoints/0/endpoint/address")? = self.keyward.render();
+        if let Some(egress) = &self.egress {
+            return egress.change_cluster(part(clusters, "/1")?);
+        }
         let sample = part(clusters, "/1")?.clone();
         let list = clusters.as_array_mut().ok_or_else(|| anyhow!("the sample's clusters are no list"))?;
         list.truncate(1);
@@ -409,12 +420,12 @@ fn seconds(milliseconds: u64) -> String {
     format!("{}.{:03}s", milliseconds / 1000, milliseconds % 1000)
 }
 
-fn part<'a>(value: &'a mut Value, pointer: &str) -> Result<&'a mut Value> {
-    value.pointer_mut(pointer).ok_or_else(|| anyhow!("envoy/demo.yaml has no `{pointer}` where it is expected"))
+pub(super) fn part<'a>(value: &'a mut Value, pointer: &str) -> Result<&'a mut Value> {
+    value.pointer_mut(pointer).ok_or_else(|| anyhow!("the sample has no `{pointer}` where it is expected"))
 }
 
 /// Sets a key of an object; `null` removes it.
-fn set(object: &mut Value, key: &str, value: Value) {
+pub(super) fn set(object: &mut Value, key: &str, value: Value) {
     if let Some(object) = object.as_object_mut() {
         if value.is_null() {
             object.remove(key);

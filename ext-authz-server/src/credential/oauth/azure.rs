@@ -30,7 +30,7 @@ pub(super) async fn managed_identity(resource: &str, asking: &Asking<'_>) -> Res
         url = format!("{url}&client_id={}", encode(id.as_bytes()).as_str());
     }
     // The header keeps a request that somebody else made us send from being answered.
-    let ask = Ask::get(url).header("metadata", "true").to_metadata_service();
+    let ask = Ask::get(url).header("metadata", "true").of_metadata_server();
     let answer = asking.sources.outbound.send(ask).await.map_err(endpoint::unreachable)?;
     let content_type = answer.header("content-type").unwrap_or_default();
     let received = Received { status: answer.status, content_type, body: answer.body() };

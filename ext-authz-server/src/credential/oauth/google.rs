@@ -139,7 +139,7 @@ async fn ask_metadata(path: &str, asking: &Asking<'_>) -> Result<crate::outbound
     let account = metadata.and_then(|own| own.account.as_deref()).unwrap_or("default");
     let account = encode(account.as_bytes());
     let url = format!("{base}/computeMetadata/v1/instance/service-accounts/{}/{path}", account.as_str());
-    let ask = Ask::get(url).header("metadata-flavor", "Google").to_metadata_service();
+    let ask = Ask::get(url).header("metadata-flavor", "Google").of_metadata_server();
     let answer = asking.sources.outbound.send(ask).await.map_err(endpoint::unreachable)?;
     if answer.header("metadata-flavor") != Some("Google") {
         return Err(TokenError::Malformed("it is not by Google's metadata server"));

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
 use sha2::{Digest, Sha256};
+use tokio::sync::OwnedMutexGuard;
 
 use super::error::TokenError;
 use super::request::TokenRequest;
@@ -41,8 +42,7 @@ async fn users(provider: &str, asking: &Asking<'_>) -> Result<Issued, MintError>
         return Err(MintError::rejected("there is no store of grants: configure `database`"));
     };
     let key = GrantKey::new(asking.caller.tenant(), &principal.key, provider);
-    let turn = turn(&key);
-    let _turn = turn.lock().await;
+    let turn = Arc::new(turn(&key).lock_owned().await);
     for _ in 0..MAX_TURNS {
         let loaded = grants.load(&key).await.map_err(MintError::transient)?;
         let Some((grant, version)) = loaded else {
@@ -50,7 +50,7 @@ async fn users(provider: &str, asking: &Asking<'_>) -> Result<Issued, MintError>
         };
         match asking.ask_typed(request(asking, &grant.secret)?, expected(asking)).await? {
             Ok(issued) => {
-                if kept(&*grants, &key, Some((&grant, version)), &issued.tokens).await? {
+                if kept(&grants, &key, Some(version), &grant, &issued.tokens, &turn).await? {
                     return Ok(issued);
                 }
             }
@@ -85,25 +85,17 @@ async fn services(asking: &Asking<'_>) -> Result<Issued, MintError> {
     let line = Sha256::new().chain_update(seed.expose()).chain_update(asking.client_id()).finalize();
     let line: String = line.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
     let key = GrantKey::new("", "service", &line);
-    let turn = turn(&key);
-    let _turn = turn.lock().await;
+    let turn = Arc::new(turn(&key).lock_owned().await);
     for _ in 0..MAX_TURNS {
         let loaded = grants.load(&key).await.map_err(MintError::transient)?;
         let secret = loaded.as_ref().map_or(&seed, |(grant, _)| &grant.secret);
         match asking.ask_typed(request(asking, secret)?, expected(asking)).await? {
             Ok(issued) => {
-                let before = loaded.as_ref().map(|(grant, version)| (grant, *version));
-                let of_seed = Grant {
-                    secret: seed.clone(),
-                    scopes: asking.own.scopes.clone(),
-                    account: None,
-                    given: SystemTime::now(),
-                    expires: None,
+                let (before, version) = match &loaded {
+                    Some((grant, version)) => (grant.clone(), Some(*version)),
+                    None => (first(&seed, asking), None),
                 };
-                let stored = match before {
-                    Some(before) => kept(&*grants, &key, Some(before), &issued.tokens).await?,
-                    None => kept_first(&*grants, &key, &of_seed, &issued.tokens).await?,
-                };
+                let stored = kept(&grants, &key, version, &before, &issued.tokens, &turn).await?;
                 if stored {
                     return Ok(issued);
                 }
@@ -131,6 +123,12 @@ fn request(asking: &Asking<'_>, refresh_token: &SecretBytes) -> Result<TokenRequ
     Ok(request)
 }
 
+/// What a service begins with.
+fn first(seed: &Arc<SecretBytes>, asking: &Asking<'_>) -> Grant {
+    let scopes = asking.own.scopes.clone();
+    Grant { secret: seed.clone(), scopes, account: None, given: SystemTime::now(), expires: None }
+}
+
 fn expected(asking: &Asking<'_>) -> Expected {
     Expected { issued: None, bound: asking.own.dpop }
 }
@@ -140,34 +138,37 @@ fn next<'a>(tokens: &'a Tokens, used: &SecretBytes) -> Option<&'a str> {
     tokens.refresh_token.as_ref().map(|token| token.as_str()).filter(|token| token.as_bytes() != used.expose())
 }
 
-/// Stores the next refresh token. `false`: another replica stored one meanwhile.
+/// Stores the next refresh token, also if the mint is given up meanwhile: it exists nowhere else. `false`: another replica
+/// stored one.
 async fn kept(
-    grants: &dyn Grants,
+    grants: &Arc<dyn Grants>,
     key: &GrantKey,
-    before: Option<(&Grant, Version)>,
+    expected: Option<Version>,
+    before: &Grant,
     tokens: &Tokens,
+    turn: &Arc<OwnedMutexGuard<()>>,
 ) -> Result<bool, MintError> {
-    let Some((grant, version)) = before else { return Ok(true) };
-    store(grants, key, Some(version), grant, tokens).await
-}
-
-async fn kept_first(grants: &dyn Grants, key: &GrantKey, seed: &Grant, tokens: &Tokens) -> Result<bool, MintError> {
-    store(grants, key, None, seed, tokens).await
+    let Some(next) = next(tokens, &before.secret) else { return Ok(true) };
+    let grant = Grant { secret: Arc::new(SecretBytes::new(next.as_bytes().to_vec())), ..before.clone() };
+    let (grants, key, turn) = (Arc::clone(grants), key.clone(), Arc::clone(turn));
+    let storing = tokio::spawn(async move {
+        // Nobody begins with the old token before this one is stored.
+        let _turn = turn;
+        store(&*grants, &key, expected, &grant).await
+    });
+    storing.await.unwrap_or_else(|_| Err(MintError::transient("storing the next refresh token ended early")))
 }
 
 async fn store(
     grants: &dyn Grants,
     key: &GrantKey,
     expected: Option<Version>,
-    before: &Grant,
-    tokens: &Tokens,
+    grant: &Grant,
 ) -> Result<bool, MintError> {
-    let Some(next) = next(tokens, &before.secret) else { return Ok(true) };
-    let grant = Grant { secret: Arc::new(SecretBytes::new(next.as_bytes().to_vec())), ..before.clone() };
     let mut tries = 0;
     loop {
         tries += 1;
-        let error = match grants.replace(key, expected, &grant).await {
+        let error = match grants.replace(key, expected, grant).await {
             Ok(Replaced::Stored(_)) => return Ok(true),
             Ok(Replaced::Lost) => {
                 // An earlier try may have been stored although no answer came.

@@ -4,6 +4,8 @@ use super::{ClientAuthentication, OauthClient, OauthCredential, OauthGrant, TOKE
 use crate::config::check::{Checker, names};
 use crate::identity::jwks::check_url;
 
+/// Where clouds tell a machine what it is.
+const METADATA_SERVICE: &str = "http://169.254.169.254";
 const URL_REMEDY: &str = "write an `https` address; `http` is for loopback only";
 
 /// Adds everything that is wrong; `key` is the place of the credential.
@@ -172,6 +174,17 @@ fn urls(own: &OauthCredential, key: &str, checker: &mut Checker<'_>) {
     ];
     for (name, url) in urls {
         if let Some(url) = url
+            && let Err(cause) = check_url(url)
+        {
+            checker.add(format!("{key}.{name}"), format!("not an address of a server: {cause}"), URL_REMEDY);
+        }
+    }
+    let metadata = [
+        ("google_metadata.url", own.google_metadata.as_ref().and_then(|own| own.url.as_ref())),
+        ("managed_identity.url", own.managed_identity.as_ref().and_then(|own| own.url.as_ref())),
+    ];
+    for (name, url) in metadata {
+        if let Some(url) = url.filter(|url| url.trim_end_matches('/') != METADATA_SERVICE)
             && let Err(cause) = check_url(url)
         {
             checker.add(format!("{key}.{name}"), format!("not an address of a server: {cause}"), URL_REMEDY);

@@ -1,0 +1,217 @@
+//! Looking whether everything that a configuration names works: one finding for each thing, with the remedy where it does
+//! not. Nothing is changed, no value is shown, and what a store lent meanwhile is given back.
+
+mod date;
+mod envoy;
+mod issuer;
+
+use std::fs::OpenOptions;
+use std::future::Future;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use crate::caller::{Caller, is_template};
+use crate::config::{Binding, Credential as Configured};
+use crate::credential::{InjectError, kinds, try_out};
+use crate::freshness::{MintError, MintErrorKind};
+use crate::run::audit_key;
+use crate::snapshot::Snapshot;
+
+/// How long one check may take.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(12);
+/// How long all of them may take; what is left then is skipped.
+const TOTAL_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// How a check ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// It works.
+    Pass,
+    /// It does not.
+    Fail,
+    /// It could not be looked at.
+    Skip,
+}
+
+/// What was found about one thing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What was looked at, for example "store `vault`".
+    pub check: String,
+    /// What was seen.
+    pub seen: String,
+    /// What to do, where it does not work.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<String>,
+}
+
+/// Findings as they come.
+struct Findings {
+    all: Vec<Finding>,
+    until: Instant,
+}
+
+/// What a check saw, or what is wrong and what to do.
+type Seen = Result<String, Wrong>;
+
+/// What is wrong.
+enum Wrong {
+    Failed { seen: String, remedy: String },
+    Unknown(String),
+}
+
+/// Looks at everything that this snapshot names, and at Envoy's bootstrap where one is given.
+pub async fn examine(snapshot: &Arc<Snapshot>, envoy: Option<&Path>) -> Vec<Finding> {
+    let mut findings = Findings { all: Vec::new(), until: Instant::now() + TOTAL_TIMEOUT };
+    let servers = snapshot.config.servers.len();
+    let bindings = snapshot.config.bindings.len();
+    findings
+        .note("configuration", Ok(format!("revision {}, {servers} servers, {bindings} bindings", snapshot.revision)));
+    findings.note("policy", Ok(format!("`{}` compiles", snapshot.config.policy.directory.display())));
+    findings.note("audit file", audit_file(&snapshot.config.audit.file));
+    findings.check("audit key", key_of_audit(snapshot)).await;
+    for issuer in &snapshot.config.identity.issuers {
+        let check = issuer::examine(issuer, &snapshot.sources.outbound, &mut findings);
+        check.await;
+    }
+    for (name, store) in snapshot.sources.secrets.stores() {
+        let probe = async { store.probe().await.map_err(|error| Wrong::said(&error.to_string())) };
+        findings.check(&format!("store `{name}`"), probe).await;
+    }
+    for binding in &snapshot.config.bindings {
+        for (position, credential) in binding.credentials.iter().enumerate() {
+            let named = format!("binding `{}`, credential {position}", binding.id);
+            findings.check(&named, credential_of(snapshot, binding, credential)).await;
+        }
+    }
+    if let Some(file) = envoy {
+        envoy::examine(file, &snapshot.config, &mut findings);
+    }
+    // Leases that were taken to look are not kept.
+    let _ = tokio::time::timeout(CHECK_TIMEOUT, snapshot.sources.secrets.close(None)).await;
+    findings.all
+}
+
+/// Whether records can be appended. A file that is not there yet is made and taken away again.
+fn audit_file(file: &Path) -> Seen {
+    if file == Path::new("-") {
+        return Ok("records go to standard output".to_owned());
+    }
+    let result = match OpenOptions::new().append(true).open(file) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let made = OpenOptions::new().append(true).create_new(true).open(file);
+            made.and_then(|_| std::fs::remove_file(file))
+        }
+        other => other.map(drop),
+    };
+    match result {
+        Ok(()) => Ok(format!("`{}` can be written", file.display())),
+        Err(cause) => {
+            let remedy = "make its folder, and let the user of `keyward serve` write there";
+            Err(Wrong::failed(format!("`{}` cannot be written: {cause}", file.display()), remedy))
+        }
+    }
+}
+
+async fn key_of_audit(snapshot: &Arc<Snapshot>) -> Seen {
+    match audit_key(snapshot).await {
+        Ok(_) => Ok("it can be had".to_owned()),
+        Err(cause) => Err(Wrong::failed(cause, "set `audit.hmac_key` to at least 16 bytes where `keyward serve` runs")),
+    }
+}
+
+/// Whether a credential can be had and used, as far as that is known without a caller.
+async fn credential_of(snapshot: &Arc<Snapshot>, binding: &Binding, configured: &Configured) -> Seen {
+    let credential = kinds::of(configured);
+    let references = credential.references().join("`, `");
+    if credential.references().iter().any(|reference| is_template(reference)) {
+        return Err(Wrong::Unknown(format!("{} from `{references}` depends on the caller", credential.kind())));
+    }
+    let nobody = Arc::new(Caller::none(&binding.environment));
+    match try_out(&credential, &nobody, &snapshot.sources).await {
+        Ok(()) => {}
+        Err(InjectError::Mint(MintError { kind: MintErrorKind::NeedsCaller | MintErrorKind::Consent, cause })) => {
+            return Err(Wrong::Unknown(format!("{} depends on the caller: {cause}", credential.kind())));
+        }
+        Err(error) => return Err(Wrong::said(&error.to_string())),
+    }
+    let had = format!("{} from `{references}` can be had and used", credential.kind());
+    match credential.probe(nobody, snapshot.sources.clone()) {
+        None => Ok(had),
+        Some(probe) => match probe.await {
+            Ok(seen) => Ok(format!("{had}; {seen}")),
+            Err(error) => Err(Wrong::said(&error.to_string())),
+        },
+    }
+}
+
+// === impl Wrong ===
+
+impl Wrong {
+    fn failed(seen: impl Into<String>, remedy: impl Into<String>) -> Wrong {
+        Wrong::Failed { seen: seen.into(), remedy: remedy.into() }
+    }
+
+    /// An error that ends with what to do, after the last semicolon.
+    fn said(error: &str) -> Wrong {
+        match error.rsplit_once("; ") {
+            Some((seen, remedy)) => Wrong::failed(seen, remedy),
+            None => Wrong::failed(error, "set it where `keyward serve` runs"),
+        }
+    }
+}
+
+// === impl Findings ===
+
+impl Findings {
+    fn note(&mut self, check: &str, seen: Seen) {
+        let (outcome, seen, remedy) = match seen {
+            Ok(seen) => (Outcome::Pass, seen, None),
+            Err(Wrong::Failed { seen, remedy }) => (Outcome::Fail, seen, Some(remedy)),
+            Err(Wrong::Unknown(seen)) => (Outcome::Skip, seen, None),
+        };
+        self.all.push(Finding { outcome, check: check.to_owned(), seen, remedy });
+    }
+
+    /// Runs a check within the time that one and that all may take.
+    async fn check(&mut self, name: &str, check: impl Future<Output = Seen>) {
+        let left = self.until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return self
+                .note(name, Err(Wrong::Unknown(format!("{} s were not enough to get here", TOTAL_TIMEOUT.as_secs()))));
+        }
+        let seen = tokio::time::timeout(left.min(CHECK_TIMEOUT), check).await.unwrap_or_else(|_| {
+            let seen = format!("no answer within {} s", CHECK_TIMEOUT.as_secs());
+            Err(Wrong::failed(seen, "check that it runs and can be reached from here"))
+        });
+        self.note(name, seen);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_remedy_is_what_follows_the_last_semicolon() {
+        let Wrong::Failed { seen, remedy } = Wrong::said("read `a`: status 403; it; give it") else { panic!() };
+        assert_eq!((seen.as_str(), remedy.as_str()), ("read `a`: status 403; it", "give it"));
+    }
+
+    #[test]
+    fn an_audit_file_is_looked_at_and_not_left_behind() {
+        let dir = crate::scratch::Scratch::new();
+        let file = dir.path().join("audit.jsonl");
+        assert!(audit_file(&file).is_ok() && !file.exists());
+        dir.write("audit.jsonl", "{}\n");
+        assert!(audit_file(&file).is_ok());
+        assert_eq!(std::fs::read(&file).unwrap(), b"{}\n");
+        assert!(audit_file(&dir.path().join("none/audit.jsonl")).is_err());
+    }
+}

@@ -1,0 +1,180 @@
+//! What must not leave in a request, whoever wrote it there: a brokered secret to a host that it is not bound to, another
+//! binding's placeholder, and what looks like a credential.
+
+mod known;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use keyward_contract::json::{Limits, Value, parse};
+use keyward_contract::patterns::{Action, Finding, Guard};
+use keyward_contract::reason::Reason;
+use keyward_contract::scrub::Scrubber;
+
+use crate::binding::{Binding, Catalogue};
+use crate::caller::Caller;
+use crate::credential::{Credential, Material, Outgoing};
+use crate::decision::{Denial, Stage};
+use crate::perimeter::authority::Authority;
+use crate::secret::LOCAL_SCHEMES;
+use crate::sources::Sources;
+
+pub use known::Known;
+
+/// How long reading the local secrets may take altogether.
+const LOCAL_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// What is looked for in the requests and the answers of a server entry.
+#[derive(Clone)]
+pub struct Rules {
+    /// In requests.
+    pub arguments: Guard,
+    /// In answers, as the filter reads it; none where nothing is looked for.
+    pub responses: Option<String>,
+}
+
+impl Default for Rules {
+    fn default() -> Rules {
+        Rules { arguments: Guard::new(Action::Off, &[]), responses: None }
+    }
+}
+
+/// Notes the secrets of a configuration that lie on this machine, so that they are known before they are used.
+pub async fn note_local(catalogue: &Catalogue, revision: &str, sources: &Arc<Sources>) {
+    let known = sources.secrets.known();
+    if !known.is_due(revision) {
+        return;
+    }
+    let nobody = Arc::new(Caller::none(""));
+    let reads = async {
+        for binding in catalogue.bindings() {
+            for credential in binding.credentials.iter().filter(|credential| is_local(&***credential)) {
+                // What cannot be had now cannot leave either.
+                if let Ok(material) = sources.material(credential, &nobody).await {
+                    note(binding, &material, known);
+                }
+            }
+        }
+    };
+    let _ = tokio::time::timeout(LOCAL_TIMEOUT, reads).await;
+}
+
+/// Notes the secrets of a material that is used now.
+pub fn note(binding: &Binding, material: &Material, known: &Known) {
+    for secret in material.secrets() {
+        known.note(&binding.id, &binding.hosts, secret);
+    }
+}
+
+/// Whether a credential is made of local secrets alone, which cost nothing to read and are the same for every caller.
+fn is_local(credential: &dyn Credential) -> bool {
+    let nobody = Caller::none("");
+    let references = credential.references();
+    let mut stored = references.iter().filter(|reference| reference.contains("://")).peekable();
+    let local = |reference: &&String| {
+        LOCAL_SCHEMES.iter().any(|scheme| reference.strip_prefix(scheme).is_some_and(|rest| rest.starts_with("://")))
+            && !crate::caller::is_template(reference)
+    };
+    credential.key(&nobody).is_none() && stored.peek().is_some() && stored.all(|reference| local(&reference))
+}
+
+/// Refuses a request that holds a secret which is bound elsewhere, in any of the forms of `keyward_contract::encodings`.
+///
+/// # Errors
+/// Names the binding, for the operator.
+pub fn check_secrets(outgoing: &Outgoing<'_>, known: &Known) -> Result<(), Denial> {
+    let Ok(authority) = Authority::parse(outgoing.authority()) else { return Ok(()) };
+    match texts(outgoing).find_map(|text| known.find(text, &authority)) {
+        Some(binding) => {
+            Err(denial(format!("the request holds a secret of binding `{binding}`, which is not for `{authority}`")))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Refuses a request that holds the placeholder of a binding that does not serve it.
+///
+/// # Errors
+/// Names the placeholder, for the operator.
+pub fn check_placeholders(outgoing: &Outgoing<'_>, placeholders: &[String]) -> Result<(), Denial> {
+    if placeholders.is_empty() {
+        return Ok(());
+    }
+    let all = Scrubber::new(placeholders);
+    for text in texts(outgoing).filter(|text| all.scrub_value(text).is_some()) {
+        let holds = |placeholder: &&String| Scrubber::new(&[placeholder.as_str()]).scrub_value(text).is_some();
+        if let Some(placeholder) = placeholders.iter().find(holds) {
+            return Err(denial(format!(
+                "the request holds the placeholder `{placeholder}`, whose binding does not serve it"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Looks for what has the shape of a credential in path, query and body, and overwrites in the body what is to be masked.
+/// Headers are not looked through: session ids and the like are tokens by right.
+///
+/// # Errors
+/// One that must not leave, or must be masked where it cannot be.
+pub fn check_patterns(outgoing: &mut Outgoing<'_>, guard: &Guard) -> Result<Finding, Denial> {
+    let mut finding = Finding::default();
+    if guard.is_off() {
+        return Ok(finding);
+    }
+    let body = guard.inspect(outgoing.body());
+    finding.add(body.finding);
+    // What only shows without its escapes cannot be overwritten in its place.
+    let mut hidden = Finding::default();
+    hidden.add(guard.inspect(outgoing.target().as_bytes()).finding);
+    if let Some(decoded) = percent_decoded(outgoing.target()) {
+        hidden.add(guard.inspect(&decoded).finding);
+    }
+    if outgoing.body().contains(&b'\\') {
+        let limits = Limits { max_bytes: outgoing.body().len(), ..Limits::default() };
+        if let Ok(value) = parse(outgoing.body(), &limits) {
+            visit(&value, &mut |text| hidden.add(guard.inspect(text.as_bytes()).finding));
+            // What the body shows as it is was counted already.
+            hidden.masked = hidden.masked.saturating_sub(body.finding.masked);
+        }
+    }
+    finding.rules |= hidden.rules;
+    finding.logged += hidden.logged;
+    if finding.blocked || hidden.blocked || hidden.masked > 0 {
+        let names: Vec<&str> = finding.names().collect();
+        return Err(denial(format!("the request holds what looks like a credential: {}", names.join(", "))));
+    }
+    if let Some(masked) = body.masked {
+        outgoing.set_body(masked);
+    }
+    Ok(finding)
+}
+
+fn denial(cause: String) -> Denial {
+    Denial::new(Stage::Credential, Reason::SecretInRequest, cause)
+}
+
+/// Everything that leaves: target, header names and values, body.
+fn texts<'a>(outgoing: &'a Outgoing<'_>) -> impl Iterator<Item = &'a [u8]> {
+    let headers = outgoing.headers().flat_map(|(name, value)| [name.as_bytes(), value.as_bytes()]);
+    [outgoing.target().as_bytes(), outgoing.body()].into_iter().chain(headers)
+}
+
+fn visit(value: &Value<'_>, visitor: &mut impl FnMut(&str)) {
+    match value {
+        Value::String(text) => visitor(text),
+        Value::Array(elements) => elements.iter().for_each(|element| visit(element, visitor)),
+        Value::Object(object) => object.iter().for_each(|(name, member)| {
+            visitor(name);
+            visit(member, visitor);
+        }),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+fn percent_decoded(text: &str) -> Option<Vec<u8>> {
+    text.contains('%').then(|| crate::credential::query::decode(text))
+}
+
+#[cfg(test)]
+mod tests;
