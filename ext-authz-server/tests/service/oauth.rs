@@ -16,6 +16,7 @@ identity:
     - {{ name: demo, issuer: https://issuer.example, audiences: [a], algorithms: [ES256], jwks: {{ file: jwks.json }} }}
 policy: {{ directory: policies }}
 audit: {{ file: "-", hmac_key: {{ ref: "env://KEYWARD_AUDIT_KEY" }} }}
+providers: {{ example: {{ type: oauth, issuer: "https://login.example", client_id: keyward, client_authentication: none }} }}
 servers:
   demo:
     mode: mcp
