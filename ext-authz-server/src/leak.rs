@@ -123,24 +123,23 @@ pub fn check_patterns(outgoing: &mut Outgoing<'_>, guard: &Guard) -> Result<Find
         return Ok(finding);
     }
     let body = guard.inspect(outgoing.body());
-    finding.add(body.finding);
-    // What only shows without its escapes cannot be overwritten in its place.
-    let mut hidden = Finding::default();
-    hidden.add(guard.inspect(outgoing.target().as_bytes()).finding);
+    let mut target = guard.inspect(outgoing.target().as_bytes()).finding;
     if let Some(decoded) = percent_decoded(outgoing.target()) {
-        hidden.add(guard.inspect(&decoded).finding);
+        target.add(guard.inspect(&decoded).finding);
     }
+    let mut strings = Finding::default();
     if outgoing.body().contains(&b'\\') {
         let limits = Limits { max_bytes: outgoing.body().len(), ..Limits::default() };
         if let Ok(value) = parse(outgoing.body(), &limits) {
-            visit(&value, &mut |text| hidden.add(guard.inspect(text.as_bytes()).finding));
-            // What the body shows as it is was counted already.
-            hidden.masked = hidden.masked.saturating_sub(body.finding.masked);
+            visit(&value, &mut |text| strings.add(guard.inspect(text.as_bytes()).finding));
         }
     }
-    finding.rules |= hidden.rules;
-    finding.logged += hidden.logged;
-    if finding.blocked || hidden.blocked || hidden.masked > 0 {
+    // What only shows without its escapes, or stands in the target, cannot be overwritten in its place.
+    let is_hidden = target.masked > 0 || strings.masked > body.finding.masked;
+    finding.add(body.finding);
+    finding.add(Finding { masked: 0, ..target });
+    finding.add(Finding { masked: 0, ..strings });
+    if finding.blocked || is_hidden {
         let names: Vec<&str> = finding.names().collect();
         return Err(denial(format!("the request holds what looks like a credential: {}", names.join(", "))));
     }

@@ -1,8 +1,11 @@
 //! Which upstreams a configuration may name: inside the perimeter, outside it by explicit choice, and never.
 
 use std::path::Path;
+use std::sync::atomic::Ordering;
 
 use keyward_server::config::parse;
+
+use super::scene::{Scene, call};
 
 /// A configuration whose one server entry has these keys, below these keys of `perimeter`.
 fn told(perimeter: &str, server: &str, host: &str, binding_host: &str) -> String {
@@ -104,4 +107,20 @@ fn nothing_leads_to_a_metadata_endpoint_in_any_spelling() {
         let told = told("", &format!("mode: http, upstream_authority: \"{host}\""), "mcp.internal", "up.internal");
         assert!(told.contains("is not an authority"), "{host}: {told}");
     }
+}
+
+#[tokio::test]
+async fn a_destination_is_denied_before_any_secret_is_looked_up() {
+    let scene = Scene::start().await;
+    for host in
+        ["evil.example", "169.254.169.254", "metadata.google.internal", "[::1]", "127.0.0.1", "0x7f.1", "a@mcp.example"]
+    {
+        let mut ask = call("echo");
+        ask.host = host;
+        let (_, _, body) = scene.check(&ask).await.denied();
+        assert_eq!(body["error"]["data"]["reason"], "destination_denied", "{host}: {body}");
+    }
+    assert_eq!(scene.doors.lookups.load(Ordering::Acquire), 0);
+    assert_eq!(scene.check(&call("echo")).await.code(), 0);
+    assert!(scene.doors.lookups.load(Ordering::Acquire) > 0, "the store counts nothing");
 }

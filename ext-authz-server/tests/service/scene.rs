@@ -1,7 +1,7 @@
 //! A running service with test doors behind it, and what Envoy would send to it.
 
 use std::io::Write;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -38,6 +38,8 @@ pub(crate) const DECISION_ID: &str = "0123456789abcdef0123456789abcdef";
 /// The three doors. What a test does not change allows alice to call `echo`.
 pub(crate) struct Doors {
     pub(crate) secret_missing: AtomicBool,
+    /// How often a secret was looked up.
+    pub(crate) lookups: AtomicUsize,
     pub(crate) stuck: AtomicBool,
     pub(crate) held: tokio::sync::Semaphore,
 }
@@ -91,6 +93,7 @@ impl SecretStore for Environment {
 
     fn resolve<'a>(&'a self, rest: &'a str) -> Resolving<'a> {
         Box::pin(async move {
+            self.0.lookups.fetch_add(1, Ordering::AcqRel);
             if self.0.secret_missing.load(Ordering::Acquire) {
                 return Err(SecretError::NotSet { reference: format!("env://{rest}") });
             }
@@ -235,6 +238,7 @@ impl Scene {
     pub(crate) async fn with(max_decisions: usize, queue_records: usize, drain: Duration) -> Scene {
         let doors = Arc::new(Doors {
             secret_missing: AtomicBool::new(false),
+            lookups: AtomicUsize::new(0),
             stuck: AtomicBool::new(false),
             held: tokio::sync::Semaphore::new(0),
         });
