@@ -197,10 +197,15 @@ impl Engine {
     #[must_use]
     pub fn readings(&self) -> Readings {
         let in_flight = self.bound.saturating_sub(self.permits.available_permits());
+        let plan = self.plan();
+        let freshness = plan.sources().freshness();
+        let counts = freshness.counts();
         Readings {
+            materials: freshness.len() as u64,
+            mints: [&counts.minted, &counts.failed, &counts.refused].map(|count| count.load(Ordering::Relaxed)),
             audit_queued: self.audit.queued(),
             audit_refused: self.audit.refused(),
-            policy_age: self.plan().loaded().elapsed(),
+            policy_age: plan.loaded().elapsed(),
             in_flight: u64::try_from(in_flight).unwrap_or(u64::MAX),
         }
     }

@@ -33,6 +33,8 @@ pub struct Metrics {
     in_flight: Gauge,
     audit_queued: Gauge,
     audit_refused: Gauge,
+    materials: Gauge,
+    mints: Family<MintLabels, Gauge>,
     policy_age_secs: Gauge,
 }
 
@@ -71,6 +73,11 @@ struct ServerLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct MintLabels {
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReloadLabels {
     result: &'static str,
 }
@@ -82,6 +89,11 @@ pub struct Readings {
     pub audit_queued: u64,
     /// Records that the audit queue refused.
     pub audit_refused: u64,
+    /// Credentials and contents of stores that are kept.
+    pub materials: u64,
+    /// Mints and fetches that were made, that failed, and values that were had anew because an upstream refused or showed
+    /// them.
+    pub mints: [u64; 3],
     /// How long the serving snapshot has served.
     pub policy_age: Duration,
     /// Decisions under way.
@@ -146,6 +158,13 @@ impl Metrics {
             Unit::Seconds,
             policy_age_secs.clone(),
         );
+        let (materials, mints) = (Gauge::default(), Family::<MintLabels, Gauge>::default());
+        registry.register(
+            "kept_materials",
+            "Minted credentials and contents of stores that are kept",
+            materials.clone(),
+        );
+        registry.register("mints", "Mints and fetches since the start, by result", mints.clone());
         Metrics {
             registry,
             decisions,
@@ -159,6 +178,8 @@ impl Metrics {
             in_flight,
             audit_queued,
             audit_refused,
+            materials,
+            mints,
             policy_age_secs,
         }
     }
@@ -216,6 +237,10 @@ impl Metrics {
         self.audit_refused.set(signed(readings.audit_refused));
         self.policy_age_secs.set(signed(readings.policy_age.as_secs()));
         self.in_flight.set(signed(readings.in_flight));
+        self.materials.set(signed(readings.materials));
+        for (result, count) in ["made", "failed", "refused_or_shown"].into_iter().zip(readings.mints) {
+            self.mints.get_or_create(&MintLabels { result }).set(signed(count));
+        }
         let mut text = String::new();
         match encode(&mut text, &self.registry) {
             Ok(()) => text,

@@ -89,6 +89,10 @@ impl Credential for Probed {
             for place in credential.places() {
                 key = key.with("place", place.to_string());
             }
+            // What tells minted materials apart tells these apart.
+            if let Some(inner) = credential.key(caller) {
+                key = key.with("material", inner.digest().to_string());
+            }
             is_personal |= credential.key(caller).is_some() || credential.provider().is_some();
             is_personal |= credential.references().iter().any(|reference| is_template(reference));
         }
