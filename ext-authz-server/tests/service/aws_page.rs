@@ -249,7 +249,11 @@ fn what_must_not_stand_in_an_aws_credential_is_refused_with_its_place() {
             "external_id: { type: listed }",
             "external_id",
         ),
-        ("external_id: { type: derived, key: { ref: \"file:///etc/keyward/external-id.key\" } }\n", "", "external_id"),
+        (
+            "          external_id: { type: derived, key: { ref: \"file:///etc/keyward/external-id.key\" } }\n",
+            "",
+            "external_id",
+        ),
         ("duration_secs: 3600", "duration_secs: 899", "source.session"),
         ("duration_secs: 3600", "duration_secs: 43201", "source.session"),
         ("source_identity: \"{user}\"", "source_identity: \"{who}\"", "source.session"),
