@@ -76,7 +76,7 @@ impl Example {
         // Who the MCP server is: an agent by itself, with its own client id.
         let token = Token::new(CLIENT, &["price-client"]).claim("client_id", CLIENT);
         files::replace(&token_file, stack.issuer.sign(&token)?)?;
-        Ok(Example { stack, key, api, server: server })
+        Ok(Example { stack, key, api, server })
     }
 
     /// An analyst's agent asks the MCP server.
