@@ -151,7 +151,7 @@ fn the_report_is_what_its_proto_file_says() {
     let published: Vec<_> = proto.lines().filter_map(proto_field).collect();
     let written: Vec<_> = rust.lines().zip(rust.lines().skip(1)).filter_map(rust_field).collect();
     assert_eq!(written, published);
-    assert_eq!(published.len(), 7);
+    assert_eq!(published.len(), 8);
     assert!(proto.contains("package keyward.v1;") && proto.contains("service FilterReports"));
     assert_eq!(keyward_contract::report::SERVICE, "keyward.v1.FilterReports");
     assert!(

@@ -93,6 +93,7 @@ pub struct Config {
     #[serde(default)]
     pub providers: BTreeMap<String, Provider>,
     /// Where the perimeter runs. Default: only what is private lies inside, and nothing public is reached.
+    #[serde(default)]
     pub perimeter: PerimeterConfig,
     /// The upstreams, by name: 1 to 64 characters of a-z, 0-9, `-`, `_` and `.`.
     pub servers: BTreeMap<String, Server>,

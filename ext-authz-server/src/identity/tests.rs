@@ -385,7 +385,7 @@ async fn a_key_server_that_misbehaves_gives_no_keys() {
         ("HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n".to_owned(), "status 500"),
         (answer("not json"), "not a JWK Set"),
         (answer(r#"{"keys":[]}"#), "no key"),
-        (large, "larger than"),
+        (large, "more than"),
         (String::new(), "no answer"),
     ];
     for (response, expected) in cases {
