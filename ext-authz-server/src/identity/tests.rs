@@ -386,7 +386,7 @@ async fn a_key_server_that_misbehaves_gives_no_keys() {
         (answer("not json"), "not a JWK Set"),
         (answer(r#"{"keys":[]}"#), "no key"),
         (large, "more than"),
-        (String::new(), "no answer"),
+        (String::new(), "does not answer"),
     ];
     for (response, expected) in cases {
         let (url, _) = key_server(vec![response]).await;
