@@ -212,6 +212,9 @@ async fn a_name_that_changes_its_address_is_refused_from_then_on() {
     assert!(allowed_count.load(Ordering::Acquire) > 0);
 }
 
+/// A change of a configuration.
+type Change = fn(&mut Value);
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_public_server_is_an_explicit_choice() {
     const PUBLIC: &str = "mcp.example.com:9000";
@@ -229,7 +232,7 @@ async fn a_public_server_is_an_explicit_choice() {
     let answer = stack.call_tool("echo", json!({"message": "hello"})).await.unwrap();
     assert_eq!(expect::allowed(&stack, &answer).await, "hello");
     // Without the choice the configuration is refused, and the one before it stays in force.
-    let takes: [(fn(&mut Value), &str); 2] = [
+    let takes: [(Change, &str); 2] = [
         (
             |config| config["servers"]["demo"]["perimeter"] = json!("enterprise"),
             "is not known to lie inside the perimeter",

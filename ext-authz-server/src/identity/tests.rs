@@ -379,7 +379,8 @@ async fn keys_are_fetched_once_however_many_tokens_come() {
 #[tokio::test]
 async fn a_key_server_that_misbehaves_gives_no_keys() {
     let signer = Signer::new("one");
-    let large = format!("HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n{}", " ".repeat(crate::outbound::MAX_ANSWER_BYTES + 1));
+    let large =
+        format!("HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n{}", " ".repeat(crate::outbound::MAX_ANSWER_BYTES + 1));
     let cases = [
         ("HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n".to_owned(), "status 302"),
         ("HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n".to_owned(), "status 500"),

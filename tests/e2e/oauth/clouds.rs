@@ -42,7 +42,11 @@ async fn upstream() -> SocketAddr {
 
 async fn carries(name: &str, credential: Value, files: &[(&str, String)]) {
     let mut builder = scripted::route(Stack::builder(name).policy(POLICY), upstream().await, "http");
-    builder = builder.config(|config| config["bindings"][0]["credentials"][0] = credential);
+    builder = builder.config(|config| {
+        config["bindings"][0]["credentials"][0] = credential;
+        // A service account's file names the token endpoint, not the configuration.
+        config["outbound"] = json!({"allow": ["127.0.0.0/8"]});
+    });
     for (path, content) in files {
         builder = builder.file(path, content);
     }

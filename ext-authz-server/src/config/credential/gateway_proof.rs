@@ -54,7 +54,7 @@ impl Kind for GatewayProofCredential {
         }
         checker.range(format!("{key}.ttl_secs"), self.ttl_secs, 60..=3600);
         checker.range(format!("{key}.rotation_secs"), self.rotation_secs, 7200..=31_536_000);
-        checker.not_empty(&format!("{key}.seeds"), &self.seeds, 4, "name where the seed is");
+        checker.not_empty(format!("{key}.seeds"), &self.seeds, 4, "name where the seed is");
         if self.seeds.iter().any(|seed| crate::caller::is_template(&seed.reference)) {
             checker.add(format!("{key}.seeds"), "a seed is the same for everybody", "take the placeholder out");
         }

@@ -73,7 +73,9 @@ fn of_a_message_only_the_arguments_of_tool_calls_are_touched() {
 
 #[test]
 fn what_cannot_be_read_for_certain_is_refused() {
-    let cases: [(&[Surface], &str, &[(&str, &str)], &str); 12] = [
+    /// Surfaces, target, headers and body.
+    type Case<'a> = (&'a [Surface], &'a str, &'a [(&'a str, &'a str)], &'a str);
+    let cases: [Case<'_>; 12] = [
         (&[Surface::Path], "/v1?k=__KEY__", &[], ""),
         (&[Surface::Query], "/__KEY__", &[], ""),
         (&[Surface::Query], "/?__KEY__=a", &[], ""),
