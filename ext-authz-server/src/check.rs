@@ -33,6 +33,9 @@ pub use crate::engine::Engine;
 /// How long one decision may take altogether.
 pub const DECISION_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long a person's invitation may take.
+const INVITATION_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// The service behind `envoy.service.auth.v3.Authorization`.
 pub struct Service {
     engine: Arc<Engine>,
@@ -253,11 +256,17 @@ impl Engine {
                 elements: trail.elements(&denial),
                 shape: if is_rebound(&request, &denial) { &Shape::Plain } else { &trail.shape },
                 prescribed: trail.prescribed.as_ref().filter(|_| denial.stage == Stage::Request),
-                invited: invite(&plan, &trail, &denial).await.as_ref(),
+                invited: self.invited(&plan, &trail, &denial).await.as_ref(),
                 decision_id: &request.decision_id,
                 policy_revision: plan.revision(),
             }),
         }
+    }
+
+    /// [`invite`] within a time limit, and with a net under panics. Without an invitation the denial stands alone.
+    async fn invited(&self, plan: &Plan, trail: &Trail, denial: &Denial) -> Option<Invited> {
+        let _permit = self.permits().try_acquire().ok()?;
+        tokio::time::timeout(INVITATION_TIMEOUT, caught(invite(plan, trail, denial))).await.ok().flatten().flatten()
     }
 
     /// [`decide`] within the bounds: a place among the decisions under way, a time limit, and a net under panics.

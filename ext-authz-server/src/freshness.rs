@@ -113,6 +113,8 @@ struct Entry {
     refused_at: Option<Instant>,
     version: u64,
     used: u64,
+    /// What tells it from an entry of the same key that was there before it.
+    birth: u64,
 }
 
 struct Current {
@@ -223,7 +225,8 @@ impl Freshness {
             if !entries.contains_key(&digest) {
                 make_room(&mut entries, now);
             }
-            let entry = entries.entry(digest).or_insert_with(|| Entry::new(key));
+            let entry =
+                entries.entry(digest).or_insert_with(|| Entry::new(key, self.clock.fetch_add(1, Ordering::Relaxed)));
             entry.used = self.clock.fetch_add(1, Ordering::Relaxed);
             let fallback = entry.usable(now);
             match entry.step(now) {
@@ -296,12 +299,13 @@ impl Freshness {
         let (sender, receiver) = watch::channel(None);
         entry.flight = Some(receiver.clone());
         let (freshness, key) = (Arc::clone(self), entry.key.clone());
+        let birth = entry.birth;
         let before = entry.current.as_ref().map(|current| current.material.clone());
         tokio::spawn(async move {
             // Declared first, dropped last: a mint that panics still ends its flight.
             let flight = Flight { freshness: &freshness, digest };
-            let result = freshness.mint(&key, before.as_deref(), terms, minting).await;
-            let _ = sender.send(Some(flight.freshness.land(digest, terms, result)));
+            let result = freshness.mint(&key, birth, before.as_deref(), terms, minting).await;
+            let _ = sender.send(Some(flight.freshness.land(digest, birth, terms, result)));
         });
         receiver
     }
@@ -310,6 +314,7 @@ impl Freshness {
     async fn mint(
         &self,
         key: &Key,
+        birth: u64,
         before: Option<&Material>,
         terms: Terms,
         minting: Minting,
@@ -331,7 +336,10 @@ impl Freshness {
         let work = async {
             match self.shared.get().filter(|_| terms.is_shared()) {
                 None => mint.await,
-                Some(shared) => shared::once(&**shared, key, before, mint, &self.counts.taken_over).await,
+                Some(shared) => {
+                    shared::once(&**shared, key, before, mint, || self.is_wanted(key, birth), &self.counts.taken_over)
+                        .await
+                }
             }
         };
         match tokio::time::timeout(MINT_TIMEOUT, work).await {
@@ -340,10 +348,16 @@ impl Freshness {
         }
     }
 
+    /// Whether the entry that a mint was begun for is still there.
+    fn is_wanted(&self, key: &Key, birth: u64) -> bool {
+        self.lock().get(&key.digest()).is_some_and(|entry| entry.birth == birth)
+    }
+
     /// Notes the result of a mint and says what the waiting calls get.
     fn land(
         &self,
         digest: Digest,
+        birth: u64,
         terms: Terms,
         result: Result<Material, MintError>,
     ) -> Result<Arc<Material>, MintError> {
@@ -354,7 +368,7 @@ impl Freshness {
         });
         let mut entries = self.lock();
         // Forgotten meanwhile: whoever waits does not get it either.
-        let Some(entry) = entries.get_mut(&digest) else {
+        let Some(entry) = entries.get_mut(&digest).filter(|entry| entry.birth == birth) else {
             return result.and(Err(MintError::transient("it was revoked while it was being minted")));
         };
         entry.flight = None;
@@ -410,9 +424,10 @@ fn make_room(entries: &mut HashMap<Digest, Entry>, now: Instant) {
 // === impl Entry ===
 
 impl Entry {
-    fn new(key: Key) -> Entry {
+    fn new(key: Key, birth: u64) -> Entry {
         Entry {
             key,
+            birth,
             current: None,
             flight: None,
             failure: None,

@@ -114,6 +114,21 @@ pub enum OutboundError {
     Client(String),
 }
 
+// === impl OutboundError ===
+
+impl OutboundError {
+    /// What is wrong, without the address.
+    #[must_use]
+    pub fn cause(&self) -> String {
+        match self {
+            OutboundError::Refused { cause, .. } | OutboundError::Send { cause, .. } | OutboundError::Client(cause) => {
+                cause.clone()
+            }
+            OutboundError::TooLarge { .. } => format!("the answer is larger than {MAX_ANSWER_BYTES} bytes"),
+        }
+    }
+}
+
 // === impl Outbound ===
 
 impl Default for Outbound {
@@ -171,7 +186,8 @@ impl Outbound {
     fn client(&self, url: &Url, shown: &str, metadata: bool) -> Result<&Client, OutboundError> {
         let ways = &*self.0;
         let (host, port) = (url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or_default());
-        let guard = if metadata {
+        let is_metadata = metadata && METADATA_SERVERS.contains(&url.origin().ascii_serialization().as_str());
+        let guard = if is_metadata {
             Guard::Metadata
         } else {
             ways.allowance.check_host(host, port).map_err(|error| OutboundError::Refused {

@@ -205,8 +205,12 @@ impl Checker<'_> {
     fn provider_of(&mut self, key: &str, credential: &Credential) {
         let prefix = format!("{GRANT_SCHEME}://");
         let providers = &self.config.providers;
+        let goes_upstream = !matches!(credential, Credential::Oauth(_) | Credential::Aws(_));
         for (field, source) in credential.kind().secrets() {
-            if let Some(name) = source.reference.strip_prefix(&prefix)
+            if !goes_upstream && source.reference.starts_with(&prefix) {
+                let message = "a person's own key goes to an upstream, never into what is minted for others";
+                self.add(format!("{key}.{field}.ref"), message, "name a secret of the service");
+            } else if let Some(name) = source.reference.strip_prefix(&prefix)
                 && !matches!(providers.get(name), Some(Provider::ApiKey(_)))
             {
                 let message = "it names no provider of type `api_key`";

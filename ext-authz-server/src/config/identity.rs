@@ -40,7 +40,8 @@ pub struct Issuer {
     /// The claim that holds the roles, an array of strings or one string of words, default `roles`.
     #[serde(default = "default_roles_claim")]
     pub roles_claim: String,
-    /// The claim that names the organisation (tenant) of who acts; a token without it is refused. Absent: the issuer's `name`.
+    /// The claim that names the organisation (tenant) of who acts; a token without it is refused. Only where there is one
+    /// issuer. Absent: the issuer's `name`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub tenant_claim: Option<String>,

@@ -55,7 +55,8 @@ impl Probed {
         for (name, value) in outgoing.headers() {
             ask = ask.named(name, value).ok_or_else(|| failed(format!("`{name}` cannot be sent")))?;
         }
-        let answer = sources.outbound.send(ask).await.map_err(|error| failed(error.to_string()))?;
+        // Only the cause: a credential in the path is in the address.
+        let answer = sources.outbound.send(ask).await.map_err(|error| failed(error.cause()))?;
         if self.probe.statuses.contains(&answer.status) {
             return Ok(());
         }

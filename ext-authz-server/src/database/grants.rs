@@ -96,7 +96,7 @@ impl DatabaseGrants {
             // One that has ended is as good as none, but its version goes on.
             None => sqlx::query(
                 "INSERT INTO grants (tenant, principal, provider, version, key_id, sealed, changed_ms, expires_ms) \
-                 VALUES ($1, $2, $3, 1, $4, $5, $6, $7) ON CONFLICT (tenant, principal, provider) DO UPDATE SET \
+                 VALUES ($1, $2, $3, $8, $4, $5, $6, $7) ON CONFLICT (tenant, principal, provider) DO UPDATE SET \
                  version = grants.version + 1, key_id = excluded.key_id, sealed = excluded.sealed, \
                  changed_ms = excluded.changed_ms, expires_ms = excluded.expires_ms \
                  WHERE grants.expires_ms <= $6 RETURNING version",
@@ -107,7 +107,9 @@ impl DatabaseGrants {
             .bind(&sealed.key_id)
             .bind(&sealed.text)
             .bind(now)
-            .bind(grant.expires.map(unix_ms)),
+            .bind(grant.expires.map(unix_ms))
+            // A grant that comes after a deleted one never has a version that somebody still holds.
+            .bind(first_version()?),
         };
         let stored = query.fetch_optional(self.database.pool()).await;
         match stored.map_err(|error| refused(failed("store a grant", &error)))? {
@@ -220,4 +222,11 @@ where
     for<'r> T: sqlx::Decode<'r, sqlx::Any> + sqlx::Type<sqlx::Any>,
 {
     row.try_get(at).map_err(|error| refused(failed("read a grant", &error)))
+}
+
+/// A random version to begin with, small enough to count on from.
+fn first_version() -> Result<i64, GrantError> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).map_err(|_| refused("the system has no randomness".to_owned()))?;
+    Ok(i64::from_be_bytes(bytes) & 0x3fff_ffff_ffff_ffff | 1)
 }

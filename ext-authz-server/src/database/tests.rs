@@ -146,14 +146,14 @@ async fn grants_are_replaced_by_version(database: &Database, sealer: &Arc<Sealer
     let key = GrantKey::new("tenant", "alice", "calendar");
     assert!(grants.load(&key).await.unwrap().is_none());
     let first = grants.replace(&key, None, &grant("marked-one")).await.unwrap();
-    assert_eq!(first, Replaced::Stored(Version(1)));
+    let Replaced::Stored(first) = first else { unreachable!("there was nothing before") };
     assert_eq!(grants.replace(&key, None, &grant("marked-no")).await.unwrap(), Replaced::Lost);
     let (loaded, version) = grants.load(&key).await.unwrap().unwrap();
     assert_eq!(loaded.secret.expose(), b"marked-one");
     assert_eq!((loaded.scopes, loaded.account), (grant("").scopes, grant("").account));
     assert_eq!((loaded.given, loaded.expires), (grant("").given, None));
     let second = grants.replace(&key, Some(version), &grant("marked-two")).await.unwrap();
-    assert_eq!(second, Replaced::Stored(Version(2)));
+    assert_eq!((version, second), (first, Replaced::Stored(Version(first.0 + 1))));
     assert_eq!(grants.replace(&key, Some(version), &grant("marked-no")).await.unwrap(), Replaced::Lost);
     // Neighbours have nothing of it.
     for other in [("other", "alice", "calendar"), ("tenant", "bob", "calendar"), ("tenant", "alice", "mail")] {
@@ -164,25 +164,32 @@ async fn grants_are_replaced_by_version(database: &Database, sealer: &Arc<Sealer
     assert_eq!((&cards[0].key, &cards[0].scopes), (&key, &grant("").scopes));
     assert!(grants.list(Some("other")).await.unwrap().is_empty());
     assert_eq!(grants.list(None).await.unwrap().len(), 1);
-    assert!(!grants.delete(&key, Some(Version(1))).await.unwrap());
-    assert!(grants.delete(&key, Some(Version(2))).await.unwrap());
+    assert!(!grants.delete(&key, Some(first)).await.unwrap());
+    assert!(grants.delete(&key, Some(Version(first.0 + 1))).await.unwrap());
     assert!(!grants.delete(&key, None).await.unwrap());
+    // A refresh that began before the deletion finds another version: it neither overwrites nor deletes what came after.
+    grants.replace(&key, None, &grant("marked-after")).await.unwrap();
+    assert_eq!(grants.replace(&key, Some(version), &grant("marked-no")).await.unwrap(), Replaced::Lost);
+    assert!(!grants.delete(&key, Some(version)).await.unwrap());
+    assert!(grants.delete(&key, None).await.unwrap());
     assert!(grants.load(&GrantKey::new("tenant", "", "calendar")).await.is_err());
 }
 
 async fn of_two_that_replace_at_once_one_wins(database: &Database, sealer: &Arc<Sealer>) {
     let grants = DatabaseGrants::new(database.clone(), sealer.clone());
     let key = GrantKey::new("tenant", "racer", "calendar");
-    grants.replace(&key, None, &grant("marked")).await.unwrap();
+    let Replaced::Stored(first) = grants.replace(&key, None, &grant("marked")).await.unwrap() else {
+        unreachable!("there was nothing before")
+    };
     let tasks = (0..8).map(|number| {
         let (grants, key) = (grants.clone(), key.clone());
         let text = format!("marked-{number}");
-        tokio::spawn(async move { (grants.replace(&key, Some(Version(1)), &grant(&text)).await.unwrap(), text) })
+        tokio::spawn(async move { (grants.replace(&key, Some(first), &grant(&text)).await.unwrap(), text) })
     });
     let mut winners = Vec::new();
     for task in tasks.collect::<Vec<_>>() {
         if let (Replaced::Stored(version), text) = task.await.unwrap() {
-            assert_eq!(version, Version(2));
+            assert_eq!(version, Version(first.0 + 1));
             winners.push(text);
         }
     }
@@ -195,10 +202,13 @@ async fn a_grant_ends_at_its_time(database: &Database, sealer: &Arc<Sealer>) {
     let grants = DatabaseGrants::new(database.clone(), sealer.clone());
     let key = GrantKey::new("tenant", "ended", "calendar");
     let ended = Grant { expires: Some(SystemTime::now() - Duration::from_secs(1)), ..grant("marked") };
-    assert_eq!(grants.replace(&key, None, &ended).await.unwrap(), Replaced::Stored(Version(1)));
+    let Replaced::Stored(first) = grants.replace(&key, None, &ended).await.unwrap() else {
+        unreachable!("there was nothing before")
+    };
     assert!(grants.load(&key).await.unwrap().is_none());
     assert!(!grants.list(None).await.unwrap().iter().any(|card| card.key == key));
-    assert_eq!(grants.replace(&key, None, &grant("marked")).await.unwrap(), Replaced::Stored(Version(2)));
+    let next = grants.replace(&key, None, &grant("marked")).await.unwrap();
+    assert_eq!(next, Replaced::Stored(Version(first.0 + 1)));
     assert!(grants.load(&key).await.unwrap().is_some());
 }
 

@@ -37,6 +37,7 @@ pub(super) async fn once(
     key: &Key,
     before: Option<&Material>,
     mint: impl Future<Output = Result<Material, MintError>>,
+    is_wanted: impl Fn() -> bool,
     taken_over: &AtomicU64,
 ) -> Result<Material, MintError> {
     let digest = key.digest();
@@ -73,7 +74,9 @@ pub(super) async fn once(
         }
     }
     let result = mint.await;
+    // What was revoked while it was minted is not put back for the others.
     if let Ok(material) = &result
+        && is_wanted()
         && let Err(error) = shared.put(key, material).await
     {
         failed("take a value", error);

@@ -213,6 +213,24 @@ async fn a_revoked_value_serves_nobody_not_even_who_waits() {
 }
 
 #[tokio::test]
+async fn a_mint_from_before_a_revocation_is_not_taken_by_a_call_after_it() {
+    let freshness = Arc::new(Freshness::default());
+    let (before, after) = (Mint::new(3600), Mint::new(3600));
+    let slow = Mint { takes: Duration::from_millis(60), ..before.clone() };
+    let waiting = tokio::spawn({
+        let freshness = freshness.clone();
+        async move { token(&freshness, &slow).await }
+    });
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    freshness.forget(&[("tenant", "tenant")]);
+    // Another call makes a new entry of the same key while the old mint is still under way.
+    let late = Mint { takes: Duration::from_millis(150), ..after.clone() };
+    assert_eq!(token(&freshness, &late).await.unwrap(), "minted-1");
+    assert!(waiting.await.unwrap().is_err(), "a revoked mint was handed out");
+    assert_eq!((before.made(), after.made()), (1, 1));
+}
+
+#[tokio::test]
 async fn a_mint_that_panics_fails_those_who_wait_and_no_one_after() {
     let freshness = Arc::new(Freshness::default());
     let panics = || -> Minting { Box::pin(async { panic!("a mint's own fault") }) };

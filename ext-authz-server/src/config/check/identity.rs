@@ -17,6 +17,11 @@ impl Checker<'_> {
         for (index, issuer) in issuers.iter().enumerate() {
             let key = format!("identity.issuers[{index}]");
             self.issuer(&key, issuer);
+            if issuers.len() > 1 && issuer.tenant_claim.is_some() {
+                let message = "one of several issuers could name the tenants of another";
+                let remedy = "leave it out, so that each issuer is a tenant, or run a server for each issuer";
+                self.add(format!("{key}.tenant_claim"), message, remedy);
+            }
             if issuers.iter().take(index).any(|earlier| earlier.name == issuer.name) {
                 self.add(
                     format!("{key}.name"),
