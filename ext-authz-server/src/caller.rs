@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::identity::Principal;
+use crate::percent;
 use crate::secret::SecretBytes;
 
 /// The principal of one decision, and where the decision is made.
@@ -35,6 +36,9 @@ pub enum PlaceholderError {
     #[error("the caller has no {0}")]
     Absent(&'static str),
 }
+
+/// What stays as it is in a filled-in placeholder besides letters and digits: not the dot, so that none is `..`.
+const KEPT: &[u8] = b"-_~";
 
 /// The placeholders of references and other templates.
 pub const PLACEHOLDERS: [&str; 6] = ["tenant", "environment", "server", "user", "agent", "issuer"];
@@ -70,7 +74,7 @@ impl Caller {
         for piece in pieces(template)? {
             match piece {
                 Piece::Text(text) => filled.push_str(text),
-                Piece::Placeholder(name) => encode_into(&mut filled, self.property(name)?),
+                Piece::Placeholder(name) => percent::encode_into(&mut filled, self.property(name)?.as_bytes(), KEPT),
             }
         }
         Ok(filled)
@@ -157,19 +161,6 @@ fn pieces(template: &str) -> Result<Vec<Piece<'_>>, PlaceholderError> {
     }
     pieces.push(Piece::Text(rest));
     Ok(pieces)
-}
-
-fn encode_into(out: &mut String, value: &str) {
-    for byte in value.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-_~".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            out.push('%');
-            for digit in [byte >> 4, byte & 15] {
-                out.extend(char::from_digit(u32::from(digit), 16).map(|digit| digit.to_ascii_uppercase()));
-            }
-        }
-    }
 }
 
 #[cfg(test)]

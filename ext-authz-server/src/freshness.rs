@@ -9,10 +9,12 @@
 //! - A value that an upstream refused is had anew, at most so often that refusals cannot be used to cause mints.
 //! - A replaced value stays among those to scrub while an upstream may still show it.
 
+mod error;
 mod key;
 mod shared;
 mod times;
 
+pub use error::{MintError, MintErrorKind};
 pub use key::{Digest, Key};
 pub use shared::Shared;
 pub use times::Terms;
@@ -48,29 +50,6 @@ const MAX_REFUSALS: u32 = 6;
 
 /// A mint under way.
 pub type Minting = Pin<Box<dyn Future<Output = Result<Material, MintError>> + Send>>;
-
-/// Why there is no material. The cause is for the operator and holds no value.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{cause}")]
-pub struct MintError {
-    /// What could help.
-    pub kind: MintErrorKind,
-    /// What is wrong, where, and what to do.
-    pub cause: String,
-}
-
-/// What could help.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MintErrorKind {
-    /// Time: the other side did not answer, or not well.
-    Transient,
-    /// The operator: the other side refused, or the configuration cannot work.
-    Rejected,
-    /// The user: there is no grant, or it ended. Not remembered: the user may give it at any moment.
-    Consent,
-    /// A caller: the material depends on who calls, and nobody does.
-    NeedsCaller,
-}
 
 /// Where a value came from: told to [`Freshness::refused`] when an upstream does not take it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -140,34 +119,6 @@ enum Step {
     Fly,
     Wait(watch::Receiver<Landed>),
     Fail(MintError),
-}
-
-// === impl MintError ===
-
-impl MintError {
-    /// Time may help.
-    #[must_use]
-    pub fn transient(cause: impl ToString) -> MintError {
-        MintError { kind: MintErrorKind::Transient, cause: cause.to_string() }
-    }
-
-    /// The operator has to do something.
-    #[must_use]
-    pub fn rejected(cause: impl ToString) -> MintError {
-        MintError { kind: MintErrorKind::Rejected, cause: cause.to_string() }
-    }
-
-    /// The user has to connect.
-    #[must_use]
-    pub fn consent(cause: impl ToString) -> MintError {
-        MintError { kind: MintErrorKind::Consent, cause: cause.to_string() }
-    }
-
-    /// It depends on a caller.
-    #[must_use]
-    pub fn needs_caller(cause: impl ToString) -> MintError {
-        MintError { kind: MintErrorKind::NeedsCaller, cause: cause.to_string() }
-    }
 }
 
 // === impl Freshness ===

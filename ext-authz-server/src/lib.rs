@@ -26,6 +26,7 @@ pub mod log;
 pub mod metrics;
 pub mod operation;
 pub mod outbound;
+mod percent;
 pub mod perimeter;
 pub mod plan;
 pub mod policy;

@@ -9,6 +9,7 @@ mod builtin;
 mod bytes;
 mod directory;
 mod env;
+mod error;
 mod file;
 mod gcp;
 pub mod kinds;
@@ -22,6 +23,7 @@ mod vault;
 pub use builtin::{BUILTIN_SCHEME, GRANT_SCHEME, is_path};
 pub use bytes::SecretBytes;
 pub use env::EnvStore;
+pub use error::SecretError;
 pub use file::FileStore;
 
 use std::borrow::Cow;
@@ -34,10 +36,10 @@ use std::time::{Duration, SystemTime};
 use keyward_contract::json;
 use zeroize::Zeroizing;
 
-use crate::caller::{self, Caller, PlaceholderError};
+use crate::caller::{self, Caller};
 use crate::config::{self, Config, SecretSource};
 use crate::credential::Material;
-use crate::freshness::{Freshness, Key, MintError, MintErrorKind, Origin, Terms};
+use crate::freshness::{Freshness, Key, MintError, Origin, Terms};
 use crate::leak::Known;
 use crate::outbound::Outbound;
 use crate::state::StateDoor;
@@ -137,84 +139,8 @@ struct Entry {
     /// Absent for the local ones.
     config: Option<config::Store>,
     store: Arc<dyn SecretStore>,
-}
-
-/// Why a secret cannot be had. Never holds any part of a value.
-#[derive(Debug, thiserror::Error)]
-pub enum SecretError {
-    /// The reference has no known form. No part of it is shown, since it may be the secret itself.
-    #[error("not a secret reference (not shown, it may be a secret): {cause}")]
-    Reference {
-        /// What is wrong with it.
-        cause: &'static str,
-    },
-    /// There is nothing there.
-    #[error("secret `{reference}` is not set")]
-    NotSet {
-        /// The reference.
-        reference: String,
-    },
-    /// It cannot be read.
-    #[error("secret `{reference}` cannot be read: {cause}")]
-    Read {
-        /// The reference.
-        reference: String,
-        /// What the system said.
-        cause: std::io::Error,
-    },
-    /// It is larger than [`MAX_SECRET_BYTES`].
-    #[error("secret `{reference}` is larger than {MAX_SECRET_BYTES} bytes")]
-    TooLarge {
-        /// The reference.
-        reference: String,
-    },
-    /// It is not a regular file.
-    #[error("secret `{reference}` is not a regular file")]
-    NotAFile {
-        /// The reference.
-        reference: String,
-    },
-    /// It is not a JSON object with a string under the key.
-    #[error("secret `{reference}` is not a JSON object with a string in `{json_key}`")]
-    JsonKey {
-        /// The reference.
-        reference: String,
-        /// The key.
-        json_key: String,
-    },
-    /// The store answered, and the answer is no.
-    #[error("secret `{reference}`: {cause}")]
-    Refused {
-        /// The reference.
-        reference: String,
-        /// What the store said, and what to do.
-        cause: String,
-    },
-    /// The store did not answer, or not well.
-    #[error("secret `{reference}`: {cause}")]
-    Unavailable {
-        /// The reference.
-        reference: String,
-        /// What happened.
-        cause: String,
-    },
-    /// The reference depends on the caller and there is none, or the caller lacks what it needs.
-    #[error("secret `{reference}`: {cause}")]
-    Caller {
-        /// The reference, not filled in.
-        reference: String,
-        /// What is missing.
-        cause: PlaceholderError,
-    },
-    /// The person has not given it yet.
-    #[error("secret `{reference}`: the person has not connected it")]
-    Consent {
-        /// The reference.
-        reference: String,
-    },
-    /// The cache's word for a failed store.
-    #[error(transparent)]
-    Kept(MintError),
+    /// What tells its contents in the cache from those of another configuration.
+    identity: String,
 }
 
 // === impl Resolved ===
@@ -233,8 +159,7 @@ impl Secrets {
     /// The stores that are always there; relative files are relative to `base`.
     #[must_use]
     pub fn standard(base: &Path) -> Secrets {
-        let local =
-            |scheme: &str, store: Arc<dyn SecretStore>| Entry { scheme: scheme.to_owned(), config: None, store };
+        let local = |scheme: &str, store: Arc<dyn SecretStore>| Entry::new(scheme, None, store);
         let state = StateDoor::default();
         Secrets {
             stores: vec![
@@ -268,7 +193,7 @@ impl Secrets {
                 None => kinds::of(scheme, store, &Arc::new(Secrets::standard(base)), outbound),
             };
             let config = config.stores.get(scheme).cloned();
-            stores.push(Entry { scheme: scheme.clone(), config, store });
+            stores.push(Entry::new(scheme, config, store));
         }
         Secrets { stores, ..self.local() }
     }
@@ -277,13 +202,13 @@ impl Secrets {
     #[must_use]
     pub fn and(mut self, scheme: &str, store: Arc<dyn SecretStore>) -> Secrets {
         self.stores.retain(|entry| entry.scheme != scheme);
-        self.stores.push(Entry { scheme: scheme.to_owned(), config: None, store });
+        self.stores.push(Entry::new(scheme, None, store));
         self
     }
 
     fn local(&self) -> Secrets {
         let local = self.stores.iter().filter(|entry| RESERVED_SCHEMES.contains(&entry.scheme.as_str()));
-        let entry = |entry: &Entry| Entry { scheme: entry.scheme.clone(), config: None, store: entry.store.clone() };
+        let entry = |entry: &Entry| Entry::new(&entry.scheme, None, entry.store.clone());
         let (freshness, recent) = (self.freshness.clone(), self.recent.clone());
         let (state, known) = (self.state.clone(), self.known.clone());
         Secrets { stores: local.map(entry).collect(), freshness, recent, state, known }
@@ -330,8 +255,7 @@ impl Secrets {
             let kept = |other: &Entry| Arc::ptr_eq(&other.store, &entry.store);
             if !successor.is_some_and(|successor| successor.stores.iter().any(kept)) {
                 entry.store.close().await;
-                let configuration = format!("{:?}", entry.config);
-                self.freshness.forget(&[("store", &entry.scheme), ("configuration", &configuration)]);
+                self.freshness.forget(&[("store", &entry.scheme), ("configuration", &entry.identity)]);
             }
         }
     }
@@ -409,7 +333,7 @@ impl Secrets {
         };
         let key = Key::new("secret", caller.tenant())
             .with("store", &entry.scheme)
-            .with("configuration", format!("{:?}", entry.config))
+            .with("configuration", entry.identity.clone())
             .with("reference", rest.clone());
         let (store, rest) = (entry.store.clone(), rest.into_owned());
         let mint = move || -> crate::freshness::Minting {
@@ -431,6 +355,15 @@ impl Secrets {
         let (scheme, rest) = reference.split_once("://").ok_or(refused("there is no `://`"))?;
         let entry = self.stores.iter().find(|entry| entry.scheme == scheme);
         Ok((entry.ok_or(refused("what stands before `://` names no store"))?, rest))
+    }
+}
+
+// === impl Entry ===
+
+impl Entry {
+    fn new(scheme: &str, config: Option<config::Store>, store: Arc<dyn SecretStore>) -> Entry {
+        let identity = format!("{config:?}");
+        Entry { scheme: scheme.to_owned(), config, store, identity }
     }
 }
 
@@ -475,21 +408,6 @@ fn part(whole: &[u8], source: &SecretSource) -> Result<SecretBytes, SecretError>
         return Err(SecretError::NotSet { reference: source.reference.clone() });
     }
     Ok(SecretBytes::new(std::mem::take(&mut *part)))
-}
-
-// === impl SecretError ===
-
-impl From<SecretError> for MintError {
-    fn from(error: SecretError) -> MintError {
-        let kind = match &error {
-            SecretError::Kept(error) => return error.clone(),
-            SecretError::Unavailable { .. } | SecretError::Read { .. } => MintErrorKind::Transient,
-            SecretError::Caller { .. } => MintErrorKind::NeedsCaller,
-            SecretError::Consent { .. } => MintErrorKind::Consent,
-            _ => MintErrorKind::Rejected,
-        };
-        MintError { kind, cause: error.to_string() }
-    }
 }
 
 /// The string in a field of a JSON object.

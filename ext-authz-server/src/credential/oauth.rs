@@ -27,6 +27,7 @@ use std::time::SystemTime;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
+use super::template::hex;
 use super::{Credential, CredentialError, Material, Minting, Outgoing, SlotName, query};
 use crate::caller::{self, Caller};
 use crate::config::{OauthClient, OauthCredential, OauthGrant, TOKEN, UpstreamScheme};
@@ -247,10 +248,6 @@ fn fill(template: &str, token: &str) -> Result<Zeroizing<String>, CredentialErro
 /// Scopes as a request has them; none for none.
 fn joined(scopes: &[String]) -> Option<String> {
     (!scopes.is_empty()).then(|| scopes.join(" "))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 // === impl Asking ===

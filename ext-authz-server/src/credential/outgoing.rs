@@ -56,17 +56,10 @@ impl<'a> Outgoing<'a> {
             .iter()
             .filter_map(|place| if let SlotName::Query(name) = place { Some(name.as_str()) } else { None })
             .collect();
+        let target = keyward_contract::query::rewrite(request.raw_target, &[], &remove);
         Outgoing {
-            method: request.method,
-            scheme: request.scheme,
-            authority: authority.to_owned(),
-            target: Zeroizing::new(keyward_contract::query::rewrite(request.raw_target, &[], &remove)),
             headers: headers.map(|(name, value)| (name.to_owned(), Zeroizing::new(value.to_owned()))).collect(),
-            body: Cow::Borrowed(request.body),
-            slots: Vec::new(),
-            scrub: Vec::new(),
-            exact_target: false,
-            body_changed: false,
+            ..Outgoing::plain(request.method, request.scheme, authority, &target, request.body)
         }
     }
 

@@ -10,6 +10,7 @@ use super::{Credential, CredentialError, Material, Minting, Outgoing, SlotName, 
 use crate::caller::Caller;
 use crate::config::QueryCredential;
 use crate::freshness::Key;
+use crate::percent;
 use crate::sources::Sources;
 
 /// A query parameter whose value is a secret out of a store.
@@ -52,16 +53,7 @@ impl Credential for Query {
 pub fn encode(bytes: &[u8]) -> Zeroizing<String> {
     // Three characters a byte at most: the buffer never moves, so no copy of the secret stays behind.
     let mut text = Zeroizing::new(String::with_capacity(bytes.len() * 3));
-    for byte in bytes {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(byte) {
-            text.push(char::from(*byte));
-        } else {
-            text.push('%');
-            for digit in [byte >> 4, byte & 15] {
-                text.extend(char::from_digit(u32::from(digit), 16).map(|digit| digit.to_ascii_uppercase()));
-            }
-        }
-    }
+    percent::encode_into(&mut text, bytes, percent::UNRESERVED);
     text
 }
 

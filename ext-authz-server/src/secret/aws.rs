@@ -118,15 +118,16 @@ impl Store {
         }
     }
 
-    /// What it means that the secret of a probe cannot be had.
-    fn probed(&self, error: SecretError) -> Result<String, SecretError> {
+    /// What the answer to a probe means; that there is no such secret means that the store lets Keyward in.
+    fn probed(&self, answer: Result<Resolved, SecretError>) -> Result<String, SecretError> {
         let seen = format!("{} lets Keyward in", self.access.endpoint().unwrap_or(self.access.region()));
-        match error {
-            SecretError::NotSet { .. } => Ok(seen),
-            SecretError::Refused { cause, .. } if cause.contains("AccessDenied") => {
+        match answer {
+            Ok(_) => Ok("the store lets Keyward in".to_owned()),
+            Err(SecretError::NotSet { .. }) => Ok(seen),
+            Err(SecretError::Refused { cause, .. }) if cause.contains("AccessDenied") => {
                 Ok(format!("{seen}; which secrets it may read is up to its policy"))
             }
-            other => Err(other),
+            Err(other) => Err(other),
         }
     }
 }
@@ -176,12 +177,7 @@ impl SecretStore for SecretsManager {
     }
 
     fn probe(&self) -> Pin<Box<dyn Future<Output = Result<String, SecretError>> + Send + '_>> {
-        Box::pin(async {
-            match self.get(PROBE).await {
-                Ok(_) => Ok("the store lets Keyward in".to_owned()),
-                Err(error) => self.store.probed(error),
-            }
-        })
+        Box::pin(async { self.store.probed(self.get(PROBE).await) })
     }
 }
 
@@ -228,12 +224,7 @@ impl SecretStore for Parameters {
     }
 
     fn probe(&self) -> Pin<Box<dyn Future<Output = Result<String, SecretError>> + Send + '_>> {
-        Box::pin(async {
-            match self.get(PROBE).await {
-                Ok(_) => Ok("the store lets Keyward in".to_owned()),
-                Err(error) => self.store.probed(error),
-            }
-        })
+        Box::pin(async { self.store.probed(self.get(PROBE).await) })
     }
 }
 

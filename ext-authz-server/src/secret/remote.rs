@@ -20,6 +20,7 @@ use zeroize::Zeroizing;
 
 use super::MAX_SECRET_BYTES;
 use crate::outbound::{Ask, Outbound, OutboundError, Tls};
+use crate::percent;
 
 /// The pauses between attempts; there is one attempt more than pauses.
 const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(400)];
@@ -27,9 +28,6 @@ const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis
 const PATIENCE: Duration = Duration::from_secs(3);
 /// The largest answer: a secret in base64 within JSON, and what stands around it.
 pub(crate) const MAX_ANSWER_BYTES: usize = 4 * MAX_SECRET_BYTES;
-
-/// The characters of a name in a path besides letters and digits; all others are percent-encoded.
-const UNRESERVED: &[u8] = b"-._~";
 
 /// One address that answers for a store.
 pub(crate) struct Remote {
@@ -172,9 +170,9 @@ impl Call {
             if !text.is_empty() {
                 text.push('&');
             }
-            encode_into(&mut text, name);
+            percent::encode_into(&mut text, name.as_bytes(), percent::UNRESERVED);
             text.push('=');
-            encode_into(&mut text, value);
+            percent::encode_into(&mut text, value.as_bytes(), percent::UNRESERVED);
         }
         let bytes = Zeroizing::new(std::mem::take(&mut *text).into_bytes());
         self.body = Some(Body { media_type: "application/x-www-form-urlencoded", bytes });
@@ -309,22 +307,9 @@ fn path<'a>(segments: impl IntoIterator<Item = &'a str>) -> String {
         if !path.is_empty() {
             path.push('/');
         }
-        encode_into(&mut path, segment);
+        percent::encode_into(&mut path, segment.as_bytes(), percent::UNRESERVED);
     }
     path
-}
-
-fn encode_into(out: &mut String, text: &str) {
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || UNRESERVED.contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            out.push('%');
-            for digit in [byte >> 4, byte & 15] {
-                out.extend(char::from_digit(u32::from(digit), 16).map(|digit| digit.to_ascii_uppercase()));
-            }
-        }
-    }
 }
 
 #[cfg(test)]
