@@ -56,6 +56,10 @@ pub const STRIPPED_HEADERS: [&str; 13] = [
     "x-forwarded-host",
 ];
 
+/// Request headers that would make the answer impossible to scrub, and are removed where it is: a part of a body hides the
+/// secret that it cuts through, and so does an encoding of text that is not ASCII with more.
+pub const PARTIAL_HEADERS: [&str; 6] = ["range", "if-range", "request-range", "x-ms-range", "a-im", "accept-charset"];
+
 /// `envoy.service.auth.v3.CheckRequest`.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct CheckRequest {

@@ -211,7 +211,7 @@ pub async fn inject(
             for credential in binding.credentials.iter().filter(|credential| credential.signs() == last) {
                 let material = put(credential, &mut outgoing, caller, sources).await;
                 let material = material.map_err(|error| denial(binding, &**credential, &error))?;
-                leak::note(binding, &material, known);
+                leak::note(binding, &material, Some(&caller.principal.key), known);
                 origins.extend_from_slice(material.origins());
             }
         }

@@ -33,6 +33,12 @@ const INVALIDATIONS_KEPT: i64 = 10_000;
 const SQLITE_SETTINGS: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 2500; \
                                PRAGMA secure_delete = ON;";
 
+/// How the tables came to be what they are: version, name, statements. What was released is never changed, only added to.
+const MIGRATIONS: [(i64, &str, &str); 2] = [
+    (1, "state", include_str!("database/schema_1.sql")),
+    (2, "owner of a state", include_str!("database/schema_2.sql")),
+];
+
 /// A database that is open and has Keyward's tables.
 #[derive(Clone)]
 pub struct Database {
@@ -102,9 +108,10 @@ impl Database {
             .connect_with(options)
             .await
             .map_err(|error| failed("connect", &error))?;
-        let tables = include_str!("database/schema_1.sql");
-        let first = Migration::new(1, "state".into(), MigrationType::Simple, tables.into_sql_str(), false);
-        Migrator::with_migrations(vec![first])
+        let steps = MIGRATIONS.map(|(version, name, text)| {
+            Migration::new(version, name.into(), MigrationType::Simple, text.into_sql_str(), false)
+        });
+        Migrator::with_migrations(steps.into())
             .run(&pool)
             .await
             .map_err(|error| DatabaseError::Query { doing: "bring the tables up to date", cause: error.to_string() })?;

@@ -8,6 +8,7 @@ mod principal;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use claims::LoggedIn;
 pub use jwt::TokenError;
 pub(crate) use key::KeySet;
 pub use key::KeySetError;
@@ -114,7 +115,7 @@ impl Identity {
         Ok(claims::principal(issuer, &claims, unix_secs)?)
     }
 
-    /// The subject of an id token (OpenID Connect Core, 3.1.3.7) of this issuer for Keyward's own client there, answering the
+    /// Whose an id token is (OpenID Connect Core, 3.1.3.7) of this issuer for Keyward's own client there, answering the
     /// login with this nonce.
     ///
     /// # Errors
@@ -125,7 +126,7 @@ impl Identity {
         id_token: &str,
         client_id: &str,
         nonce: &str,
-    ) -> Result<String, IdentityError> {
+    ) -> Result<LoggedIn, IdentityError> {
         let Verifier { issuer, keys } = self.named(issuer).ok_or(TokenError::Issuer)?;
         let unverified = Unverified::read(id_token, issuer.max_token_bytes)?;
         if !issuer.algorithms.contains(&unverified.algorithm) {

@@ -24,6 +24,11 @@ pub use known::Known;
 /// How long reading the local secrets may take altogether.
 const LOCAL_TIMEOUT: Duration = Duration::from_millis(500);
 
+/// How much is looked at in one go.
+const SHORT_BYTES: usize = 2048;
+/// What is between (ASCII's unit separator; no header holds it).
+const SEPARATOR: u8 = 0x1f;
+
 /// What is looked for in the requests and the answers of a server entry.
 #[derive(Clone)]
 pub struct Rules {
@@ -51,7 +56,7 @@ pub async fn note_local(catalogue: &Catalogue, revision: &str, sources: &Arc<Sou
             for credential in binding.credentials.iter().filter(|credential| is_local(&***credential)) {
                 // What cannot be had now cannot leave either.
                 if let Ok(material) = sources.material(credential, &nobody).await {
-                    note(binding, &material, known);
+                    note(binding, &material, None, known);
                 }
             }
         }
@@ -59,10 +64,10 @@ pub async fn note_local(catalogue: &Catalogue, revision: &str, sources: &Arc<Sou
     let _ = tokio::time::timeout(LOCAL_TIMEOUT, reads).await;
 }
 
-/// Notes the secrets of a material that is used now.
-pub fn note(binding: &Binding, material: &Material, known: &Known) {
+/// Notes the secrets of a material that is used now, for this principal; none where it is everybody's.
+pub fn note(binding: &Binding, material: &Material, holder: Option<&str>, known: &Known) {
     for secret in material.secrets() {
-        known.note(&binding.id, &binding.hosts, secret);
+        known.note(&binding.id, &binding.hosts, holder, secret);
     }
 }
 
@@ -84,7 +89,7 @@ fn is_local(credential: &dyn Credential) -> bool {
 /// Names the binding, for the operator.
 pub fn check_secrets(outgoing: &Outgoing<'_>, known: &Known) -> Result<(), Denial> {
     let Ok(authority) = Authority::parse(outgoing.authority()) else { return Ok(()) };
-    match texts(outgoing).find_map(|text| known.find(text, &authority)) {
+    match known.find(&texts(outgoing).slices(), &authority) {
         Some(binding) => {
             Err(denial(format!("the request holds a secret of binding `{binding}`, which is not for `{authority}`")))
         }
@@ -101,7 +106,7 @@ pub fn check_placeholders(outgoing: &Outgoing<'_>, placeholders: &[String]) -> R
         return Ok(());
     }
     let all = Scrubber::new(placeholders);
-    for text in texts(outgoing).filter(|text| all.scrub_value(text).is_some()) {
+    for text in texts(outgoing).slices().into_iter().filter(|text| all.scrub_value(text).is_some()) {
         let holds = |placeholder: &&String| Scrubber::new(&[placeholder.as_str()]).scrub_value(text).is_some();
         if let Some(placeholder) = placeholders.iter().find(holds) {
             return Err(denial(format!(
@@ -153,10 +158,31 @@ fn denial(cause: String) -> Denial {
     Denial::new(Stage::Credential, Reason::SecretInRequest, cause)
 }
 
-/// Everything that leaves: target, header names and values, body.
-fn texts<'a>(outgoing: &'a Outgoing<'_>) -> impl Iterator<Item = &'a [u8]> {
+/// Everything that leaves: target, header names and values, body. What is short stands together, apart by a byte that no
+/// form of a secret holds: looking at each by itself would cost more than the look.
+struct Texts<'a> {
+    short: Vec<u8>,
+    long: Vec<&'a [u8]>,
+}
+
+impl<'a> Texts<'a> {
+    fn slices(&'a self) -> Vec<&'a [u8]> {
+        self.long.iter().copied().chain([self.short.as_slice()]).collect()
+    }
+}
+
+fn texts<'a>(outgoing: &'a Outgoing<'_>) -> Texts<'a> {
     let headers = outgoing.headers().flat_map(|(name, value)| [name.as_bytes(), value.as_bytes()]);
-    [outgoing.target().as_bytes(), outgoing.body()].into_iter().chain(headers)
+    let mut texts = Texts { short: Vec::with_capacity(SHORT_BYTES), long: vec![outgoing.body()] };
+    for text in [outgoing.target().as_bytes()].into_iter().chain(headers) {
+        if texts.short.len() + text.len() < SHORT_BYTES {
+            texts.short.extend_from_slice(text);
+            texts.short.push(SEPARATOR);
+        } else {
+            texts.long.push(text);
+        }
+    }
+    texts
 }
 
 fn visit(value: &Value<'_>, visitor: &mut impl FnMut(&str)) {

@@ -5,7 +5,7 @@ mod watch;
 pub use watch::watch;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -46,6 +46,8 @@ pub struct Snapshots {
 struct Attempt {
     stamp: Option<Stamp>,
     refused: Option<String>,
+    /// What the last look saw, good or bad.
+    seen: Option<Result<Stamp, String>>,
 }
 
 /// SHA-256 over every file that a snapshot is made of, key files included.
@@ -88,7 +90,7 @@ impl Snapshots {
         Ok(Arc::new(Snapshots {
             file: file.to_owned(),
             current: ArcSwap::from_pointee(snapshot),
-            last: Mutex::new(Attempt { stamp, refused: None }),
+            last: Mutex::new(Attempt { stamp, refused: None, seen: None }),
         }))
     }
 
@@ -109,7 +111,7 @@ impl Snapshots {
     /// # Errors
     /// As [`Snapshots::load`]; the snapshot in use has not changed.
     pub fn reload(&self) -> Result<Reloaded, ConfigError> {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.last();
         let files = Files::read(&self.file)?;
         if last.stamp == Some(files.stamp) {
             last.refused = None;
@@ -120,7 +122,7 @@ impl Snapshots {
         let after = files.into_snapshot(&before.sources.secrets, Some(&before.identity))?;
         let needs_restart = needs_restart(&before.config, &after.config);
         self.current.store(Arc::new(after));
-        *last = Attempt { stamp: Some(stamp), refused: None };
+        *last = Attempt { stamp: Some(stamp), refused: None, seen: None };
         tracing::info!(revision, "configuration and policy loaded");
         if !needs_restart.is_empty() {
             tracing::warn!(settings = needs_restart.join(", "), "changed settings that take effect at the next start");
@@ -128,17 +130,39 @@ impl Snapshots {
         Ok(Reloaded::Changed { revision, needs_restart })
     }
 
+    /// Looks at the files. What changed is loaded when two looks in a row saw the same, so that nothing half written is read.
+    /// An error that was returned before, for the same reason, is returned as `None`.
+    fn look(&self) -> Result<Reloaded, Option<ConfigError>> {
+        let seen = Files::read(&self.file).map(|files| files.stamp).map_err(|error| error.to_string());
+        {
+            let mut last = self.last();
+            if seen.as_ref().ok() == last.stamp.as_ref() {
+                (last.refused, last.seen) = (None, None);
+                return Ok(Reloaded::Unchanged);
+            }
+            if last.seen.as_ref() != Some(&seen) {
+                last.seen = Some(seen);
+                return Ok(Reloaded::Unchanged);
+            }
+        }
+        self.reload_once()
+    }
+
     /// As [`Snapshots::reload`], but an error that was returned before, for the same reason, is returned as `None`.
     fn reload_once(&self) -> Result<Reloaded, Option<ConfigError>> {
         self.reload().map_err(|error| {
             let text = error.to_string();
-            let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut last = self.last();
             if last.refused.as_ref() == Some(&text) {
                 return None;
             }
             last.refused = Some(text);
             Some(error)
         })
+    }
+
+    fn last(&self) -> MutexGuard<'_, Attempt> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

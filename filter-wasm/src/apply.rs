@@ -1,8 +1,8 @@
 //! Applies the server's decision to the request.
 
 use keyward_contract::check::{
-    BODY_HEADER, DeniedHttpResponse, GUARD_HEADER, INTERNAL_HEADER_PREFIX, OkHttpResponse, SCRUB_HEADER,
-    STRIPPED_HEADERS,
+    BODY_HEADER, DeniedHttpResponse, GUARD_HEADER, INTERNAL_HEADER_PREFIX, OkHttpResponse, PARTIAL_HEADERS,
+    SCRUB_HEADER, STRIPPED_HEADERS,
 };
 use keyward_contract::patterns::Guard;
 use keyward_contract::query;
@@ -12,10 +12,6 @@ use zeroize::{Zeroize, Zeroizing};
 
 use crate::headers::HeaderList;
 use crate::host;
-
-/// Headers that would make the answer impossible to scrub: a part of a body hides the secret that it cuts through, and so
-/// does an encoding of text that is not ASCII with more.
-const PARTIAL: [&str; 6] = ["range", "if-range", "request-range", "x-ms-range", "a-im", "accept-charset"];
 
 /// Envoy's default access log shows this header in place of the path.
 const ORIGINAL_PATH: &str = "x-envoy-original-path";
@@ -73,7 +69,7 @@ pub(crate) fn allow(request: &HeaderList, decision: OkHttpResponse) -> Result<Ap
         let unwanted = STRIPPED_HEADERS.contains(&name)
             || name.starts_with(INTERNAL_HEADER_PREFIX)
             || headers_to_remove.iter().any(|other| other.eq_ignore_ascii_case(name))
-            || (reads_answer && PARTIAL.contains(&name));
+            || (reads_answer && PARTIAL_HEADERS.contains(&name));
         if unwanted && !name.starts_with(':') && !removed.contains(&name) {
             removed.push(name);
             host::remove_header(MapType::HttpRequestHeaders, name)?;

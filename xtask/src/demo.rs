@@ -53,6 +53,7 @@ async fn show(arguments: &Arguments, ports: &Ports) -> Result<()> {
         .unbounded()
         .token_secs(TOKEN_SECS)
         .config(|config| {
+            config["servers"]["demo"]["leak_guard"] = json!({"arguments": "block"});
             config["listen"] = json!({"grpc": ports.grpc.to_string(), "admin": ports.admin.to_string()});
         })
         .envoy(|envoy| {

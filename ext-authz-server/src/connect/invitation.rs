@@ -168,7 +168,7 @@ impl Attempt {
         };
         let state = opened(door).map_err(AttemptError::Unavailable)?;
         let own = RequestState::open(text, &state.sealer).await?;
-        if own.principal != principal.key {
+        if own.principal != principal.key || own.tenant != principal.tenant {
             return Err(AttemptError::Principal);
         }
         if own.request != request_digest(operation, server) {

@@ -212,9 +212,9 @@ impl Pages {
             let id_token = tokens.id.ok_or_else(|| Halt::Login("there is no id token".to_owned()))?;
             let verified =
                 snapshot.identity.verify_login(&ticket.issuer, &id_token, &login.client_id, &step.nonce).await;
-            let subject = verified.map_err(|error| Halt::Login(error.to_string()))?;
+            let person = verified.map_err(|error| Halt::Login(error.to_string()))?;
             // The account-swap guard: whoever opened the address has to be the one for whom the agent asked.
-            if subject != ticket.subject {
+            if !ticket.is_for(&person) {
                 return Err(Halt::OtherPerson);
             }
             let consent = ConsentStep { ticket: ticket.clone(), browser: step.browser.clone() };
@@ -405,7 +405,9 @@ impl Pages {
     // === steps ===
 
     async fn remember<T: Step>(&self, step: &T) -> Result<String, Halt> {
-        self.state.states.put(T::KIND, step, LIFETIME).await.map_err(unavailable)
+        let Ticket { tenant, principal, .. } = step.ticket();
+        let owner = format!("{}:{tenant}{principal}", tenant.len());
+        self.state.states.put(T::KIND, &owner, step, LIFETIME).await.map_err(unavailable)
     }
 
     /// A step of this browser; it stays.

@@ -7,7 +7,7 @@ use keyward_contract::mcp::elicitation::{Carried, STATE_PREFIX};
 use serde::{Deserialize, Serialize};
 
 use crate::database::random_name;
-use crate::identity::Principal;
+use crate::identity::{LoggedIn, Principal};
 use crate::seal::{SealError, Sealer};
 
 /// How long a ticket, a state and a step last.
@@ -43,6 +43,8 @@ pub struct Ticket {
 pub struct RequestState {
     /// Unique; used up by the attempt that is let through.
     pub id: String,
+    /// The principal's tenant.
+    pub tenant: String,
     /// The principal's key.
     pub principal: String,
     /// A digest of what was asked.
@@ -109,6 +111,12 @@ impl Ticket {
         if ticket.expires_secs <= now_secs() { Err(TicketError::Expired) } else { Ok(ticket) }
     }
 
+    /// Whether it is for who logged in: the same subject, and where the login names an organisation, that one.
+    #[must_use]
+    pub fn is_for(&self, person: &LoggedIn) -> bool {
+        person.subject == self.subject && person.tenant.as_ref().is_none_or(|tenant| *tenant == self.tenant)
+    }
+
     /// When it ends.
     #[must_use]
     pub fn expires(&self) -> SystemTime {
@@ -130,6 +138,7 @@ impl RequestState {
         }
         Ok(RequestState {
             id: random_name().map_err(TicketError::Seal)?,
+            tenant: principal.tenant.clone(),
             principal: principal.key.clone(),
             request: request.to_owned(),
             expires_secs: now_secs() + LIFETIME.as_secs(),
@@ -216,6 +225,17 @@ mod tests {
         for forged in ["", "x", &text[..text.len() - 1], &"a".repeat(MAX_TOKEN_BYTES + 1)] {
             assert!(matches!(Ticket::open(forged, &sealer).await, Err(TicketError::Forged)));
         }
+    }
+
+    #[test]
+    fn a_ticket_is_for_one_person_of_one_organisation() {
+        let ticket = Ticket::new(&alice(), "calendar").unwrap();
+        let person = |subject: &str, tenant: Option<&str>| LoggedIn {
+            subject: subject.to_owned(),
+            tenant: tenant.map(str::to_owned),
+        };
+        assert!(ticket.is_for(&person("alice", None)) && ticket.is_for(&person("alice", Some("acme"))));
+        assert!(!ticket.is_for(&person("alice", Some("other"))) && !ticket.is_for(&person("bob", Some("acme"))));
     }
 
     #[tokio::test]

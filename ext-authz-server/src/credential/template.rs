@@ -5,6 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use keyward_contract::check::{INTERNAL_HEADER_PREFIX, PARTIAL_HEADERS};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
@@ -76,6 +77,9 @@ pub enum TemplateError {
     /// There is no such variable.
     #[error("`{{{0}}}` is no variable")]
     Unknown(String),
+    /// What would be signed is not what leaves.
+    #[error("the header `{0}` does not leave as the client sent it, so no signature can cover it")]
+    Changed(String),
     /// A brace without its partner.
     #[error("a brace has no partner; a brace itself is written twice")]
     Unbalanced,
@@ -175,6 +179,9 @@ impl Variable {
             "body_sha256_base64" => Variable::BodySha256Base64,
             "signature" => Variable::Signature,
             other => match other.strip_prefix("header:") {
+                Some(name) if leaves_otherwise(&name.to_ascii_lowercase()) => {
+                    return Err(TemplateError::Changed(name.to_owned()));
+                }
                 Some(name) if !name.is_empty() => Variable::Header(name.to_ascii_lowercase()),
                 _ => return Err(TemplateError::Unknown(other.to_owned())),
             },
@@ -225,6 +232,28 @@ impl Variable {
         }
         Ok(())
     }
+}
+
+/// Whether a header does not leave as it is here: the filter or Envoy sets or removes it behind the decision.
+fn leaves_otherwise(name: &str) -> bool {
+    const SET_BEHIND: [&str; 11] = [
+        "accept-encoding",
+        "connection",
+        "content-length",
+        "expect",
+        "host",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    ];
+    name.starts_with(':')
+        || name.starts_with("x-envoy-")
+        || name.starts_with(INTERNAL_HEADER_PREFIX)
+        || SET_BEHIND.contains(&name)
+        || PARTIAL_HEADERS.contains(&name)
 }
 
 /// A time in one of the formats.
@@ -315,6 +344,11 @@ mod tests {
     fn a_template_that_could_not_be_filled_is_refused() {
         for bad in ["", "{", "}", "{who}", "{header:}", "{timestamp", "a}b", &"x".repeat(5000)] {
             assert!(Template::parse(bad).is_err(), "{bad}");
+        }
+        // What would be signed is not what leaves.
+        for name in ["Range", "accept-encoding", "Content-Length", "host", "x-envoy-attempt-count", ":path", "te"] {
+            let parsed = Template::parse(&format!("{{header:{name}}}"));
+            assert_eq!(parsed.err(), Some(TemplateError::Changed(name.to_owned())));
         }
         let outgoing = Outgoing::plain("GET", "https", "a", "/", b"");
         let missing = Template::parse("{header:x-absent}").unwrap().fill(&outgoing, &stamp(QueryOrder::AsIs), None);

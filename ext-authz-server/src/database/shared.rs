@@ -110,8 +110,10 @@ impl DatabaseShared {
         Ok(())
     }
 
-    async fn keep(&self, key: &Key, material: &Material) -> Result<(), SharedError> {
-        let Some(expires) = material.expires() else { return Ok(()) };
+    /// Keeps a material unless its topic was published after number `mark`. The counter's row is locked meanwhile, as by
+    /// [`DatabaseShared::announce`], so that one of the two sees the other. Whether nothing was published.
+    async fn keep(&self, key: &Key, material: &Material, mark: i64) -> Result<bool, SharedError> {
+        let Some(expires) = material.expires() else { return Ok(true) };
         let id = key.digest().to_string();
         let fields = material.fields().iter();
         let content = Content {
@@ -120,19 +122,37 @@ impl DatabaseShared {
         };
         let text = Zeroizing::new(serde_json::to_vec(&content).map_err(|_| SharedError::Form)?);
         let sealed = self.sealer.seal(place(key.tenant(), &id), &text).await?;
+        let topic = Topic::of(key).map(|topic| topic.text()).unwrap_or_default();
+        let doing = |error: sqlx::Error| failed("keep a material", &error);
+        let mut transaction = self.database.pool().begin().await.map_err(doing)?;
+        sqlx::query("UPDATE counters SET value = value WHERE name = 'invalidations'")
+            .execute(&mut *transaction)
+            .await
+            .map_err(doing)?;
+        let published: i64 = sqlx::query("SELECT COUNT(*) FROM invalidations WHERE number > $1 AND topic = $2")
+            .bind(mark)
+            .bind(&topic)
+            .fetch_one(&mut *transaction)
+            .await
+            .and_then(|row| row.try_get(0))
+            .map_err(doing)?;
+        if published > 0 {
+            return Ok(false);
+        }
         sqlx::query(
             "INSERT INTO material (id, topic, key_id, sealed, expires_ms) VALUES ($1, $2, $3, $4, $5) ON CONFLICT (id) \
              DO UPDATE SET key_id = excluded.key_id, sealed = excluded.sealed, expires_ms = excluded.expires_ms",
         )
         .bind(&id)
-        .bind(Topic::of(key).map(|topic| topic.text()).unwrap_or_default())
+        .bind(&topic)
         .bind(&sealed.key_id)
         .bind(&sealed.text)
         .bind(unix_ms(expires))
-        .execute(self.database.pool())
+        .execute(&mut *transaction)
         .await
-        .map_err(|error| failed("keep a material", &error))?;
-        Ok(())
+        .map_err(doing)?;
+        transaction.commit().await.map_err(doing)?;
+        Ok(true)
     }
 
     async fn kept(&self, key: &Key) -> Result<Option<Material>, SharedError> {
@@ -203,16 +223,17 @@ impl DatabaseShared {
         Ok(())
     }
 
+    async fn count(&self) -> Result<i64, SharedError> {
+        let count = sqlx::query("SELECT value FROM counters WHERE name = 'invalidations'")
+            .fetch_one(self.database.pool())
+            .await
+            .and_then(|row| row.try_get(0));
+        Ok(count.map_err(|error| failed("count invalidations", &error))?)
+    }
+
     async fn announced(&self, after: Option<i64>) -> Result<(i64, Vec<String>), SharedError> {
         let read = |error: sqlx::Error| failed("poll invalidations", &error);
-        let Some(after) = after else {
-            let count = sqlx::query("SELECT value FROM counters WHERE name = 'invalidations'")
-                .fetch_one(self.database.pool())
-                .await
-                .and_then(|row| row.try_get(0))
-                .map_err(read)?;
-            return Ok((count, Vec::new()));
-        };
+        let Some(after) = after else { return Ok((self.count().await?, Vec::new())) };
         let rows = sqlx::query("SELECT number, topic FROM invalidations WHERE number > $1 ORDER BY number LIMIT $2")
             .bind(after)
             .bind(MAX_POLLED)
@@ -234,8 +255,12 @@ impl Shared for DatabaseShared {
         Box::pin(async { self.kept(key).await.map_err(|error| error.to_string()) })
     }
 
-    fn put<'a>(&'a self, key: &'a Key, material: &'a Material) -> Pending<'a, Result<(), String>> {
-        Box::pin(async { self.keep(key, material).await.map_err(|error| error.to_string()) })
+    fn mark(&self) -> Pending<'_, Result<i64, String>> {
+        Box::pin(async { self.count().await.map_err(|error| error.to_string()) })
+    }
+
+    fn put<'a>(&'a self, key: &'a Key, material: &'a Material, mark: i64) -> Pending<'a, Result<bool, String>> {
+        Box::pin(async move { self.keep(key, material, mark).await.map_err(|error| error.to_string()) })
     }
 
     fn lease<'a>(&'a self, key: &'a Digest, duration: Duration) -> Pending<'a, Result<bool, String>> {

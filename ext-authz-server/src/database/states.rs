@@ -16,12 +16,14 @@ use crate::seal::{Place, Scope, SealError, Sealed, Sealer};
 
 /// The most states under way; more are refused until some end.
 const MAX_STATES: i64 = 20_000;
+/// The most of them that one owner has: nobody keeps the others from connecting.
+const MAX_OWN: i64 = 32;
 
 /// Why there is no state. Each is the operator's or an attacker's concern, never the person's.
 #[derive(Debug, thiserror::Error)]
 pub enum StatesError {
     /// Too many people, or one with a script, are connecting.
-    #[error("more than {MAX_STATES} connections are under way")]
+    #[error("more than {MAX_OWN} connections of one person, or {MAX_STATES} of all, are under way")]
     Full,
     /// The content has no known form.
     #[error("a state has no known form")]
@@ -50,32 +52,39 @@ impl States {
         States { database, sealer }
     }
 
-    /// Keeps `content` under a fresh unguessable name for this long; `kind` says for which step. Only a digest of the name
-    /// is stored.
+    /// Keeps `content` of `owner` under a fresh unguessable name for this long; `kind` says for which step. Only digests of
+    /// the owner and of the name are stored.
     ///
     /// # Errors
     /// Too many are kept, or the database does not answer.
     pub async fn put<T: Serialize + Sync>(
         &self,
         kind: &str,
+        owner: &str,
         content: &T,
         ttl: Duration,
     ) -> Result<String, StatesError> {
-        let count: i64 = sqlx::query("SELECT COUNT(*) FROM states")
-            .fetch_one(self.database.pool())
-            .await
-            .and_then(|row| row.try_get(0))
-            .map_err(|error| failed("count states", &error))?;
-        if count >= MAX_STATES {
+        let owner = digest(owner);
+        let counting = |error: sqlx::Error| failed("count states", &error);
+        let counts =
+            sqlx::query("SELECT COUNT(*), COUNT(CASE WHEN owner = $1 THEN 1 END) FROM states WHERE expires_ms > $2")
+                .bind(&owner)
+                .bind(unix_ms(SystemTime::now()))
+                .fetch_one(self.database.pool())
+                .await
+                .map_err(counting)?;
+        let (all, own): (i64, i64) = (counts.try_get(0).map_err(counting)?, counts.try_get(1).map_err(counting)?);
+        if all >= MAX_STATES || own >= MAX_OWN {
             return Err(StatesError::Full);
         }
         let name = random_name()?;
         let id = digest(&name);
         let text = Zeroizing::new(serde_json::to_vec(content).map_err(|_| StatesError::Form)?);
         let sealed = self.sealer.seal(place(kind, &id), &text).await?;
-        sqlx::query("INSERT INTO states (id, kind, key_id, sealed, expires_ms) VALUES ($1, $2, $3, $4, $5)")
+        sqlx::query("INSERT INTO states (id, kind, owner, key_id, sealed, expires_ms) VALUES ($1, $2, $3, $4, $5, $6)")
             .bind(&id)
             .bind(kind)
+            .bind(&owner)
             .bind(&sealed.key_id)
             .bind(&sealed.text)
             .bind(unix_ms(SystemTime::now() + ttl))

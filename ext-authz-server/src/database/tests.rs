@@ -214,7 +214,7 @@ async fn a_grant_ends_at_its_time(database: &Database, sealer: &Arc<Sealer>) {
 
 async fn a_state_is_taken_once(database: &Database, sealer: &Arc<Sealer>) {
     let states = States::new(database.clone(), sealer.clone());
-    let name = states.put("login", &"marked", Duration::from_secs(60)).await.unwrap();
+    let name = states.put("login", "alice", &"marked", Duration::from_secs(60)).await.unwrap();
     assert_eq!(states.look::<String>("login", &name).await.unwrap().as_deref(), Some("marked"));
     assert_eq!(states.take::<String>("consent", &name).await.unwrap(), None, "another step's");
     let tasks: Vec<_> = (0..8)
@@ -228,9 +228,15 @@ async fn a_state_is_taken_once(database: &Database, sealer: &Arc<Sealer>) {
         taken += usize::from(task.await.unwrap());
     }
     assert_eq!(taken, 1);
-    let late = states.put("login", &"marked", Duration::ZERO).await.unwrap();
+    let late = states.put("login", "alice", &"marked", Duration::ZERO).await.unwrap();
     assert_eq!(states.take::<String>("login", &late).await.unwrap(), None, "it has ended");
     assert_eq!(states.take::<String>("login", "no such name").await.unwrap(), None);
+    for _ in 0..32 {
+        states.put("login", "mallory", &"marked", Duration::from_secs(60)).await.unwrap();
+    }
+    let error = states.put("login", "mallory", &"marked", Duration::from_secs(60)).await.unwrap_err();
+    assert!(matches!(error, StatesError::Full), "{error}");
+    states.put("login", "alice", &"marked", Duration::from_secs(60)).await.unwrap();
     let soon = SystemTime::now() + Duration::from_secs(60);
     assert!(!states.is_used("ticket").await.unwrap());
     assert!(states.use_once("ticket", soon).await.unwrap());
@@ -293,9 +299,10 @@ async fn material_is_shared_until_it_ends(database: &Database, sealer: &Arc<Seal
         material.until(SystemTime::now() + Duration::from_secs(seconds))
     };
     assert!(one.take(&mail).await.unwrap().is_none());
-    one.put(&mail, &material("marked-one", 60)).await.unwrap();
-    one.put(&mail, &material("marked-two", 60)).await.unwrap();
-    one.put(&other, &material("marked-other", 60)).await.unwrap();
+    let mark = one.mark().await.unwrap();
+    assert!(one.put(&mail, &material("marked-one", 60), mark).await.unwrap());
+    assert!(one.put(&mail, &material("marked-two", 60), mark).await.unwrap());
+    assert!(one.put(&other, &material("marked-other", 60), mark).await.unwrap());
     let taken = two.take(&mail).await.unwrap().unwrap();
     assert!(taken.same_values(&material("marked-two", 60)));
     assert!(taken.expires().unwrap() > SystemTime::now() + Duration::from_secs(50));
@@ -304,7 +311,12 @@ async fn material_is_shared_until_it_ends(database: &Database, sealer: &Arc<Seal
     two.publish(&Topic::of_grant(&grant)).await.unwrap();
     assert!(one.take(&mail).await.unwrap().is_none(), "an invalidation forgets what was made of the grant");
     assert!(one.take(&other).await.unwrap().is_some(), "and nothing else");
-    one.put(&mail, &material("marked", 0)).await.unwrap();
+    // What another replica began to mint before that is not put back; what it begins now is.
+    assert!(!one.put(&mail, &material("marked-late", 60), mark).await.unwrap());
+    assert!(two.take(&mail).await.unwrap().is_none(), "a revoked material does not come back");
+    assert!(one.put(&other, &material("marked-other", 60), mark).await.unwrap());
+    let mark = one.mark().await.unwrap();
+    assert!(one.put(&mail, &material("marked", 0), mark).await.unwrap());
     assert!(two.take(&mail).await.unwrap().is_none());
 }
 

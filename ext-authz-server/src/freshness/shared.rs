@@ -20,8 +20,12 @@ pub trait Shared: Send + Sync {
     /// What a replica has put there under this key, if it has not expired.
     fn take<'a>(&'a self, key: &'a Key) -> Pending<'a, Result<Option<Material>, String>>;
 
-    /// Puts a value there for the others, until it expires.
-    fn put<'a>(&'a self, key: &'a Key, material: &'a Material) -> Pending<'a, Result<(), String>>;
+    /// How many invalidations there have been.
+    fn mark(&self) -> Pending<'_, Result<i64, String>>;
+
+    /// Puts a value there for the others, until it expires, unless what it was made of was invalidated after `mark`. Whether
+    /// it is there now.
+    fn put<'a>(&'a self, key: &'a Key, material: &'a Material, mark: i64) -> Pending<'a, Result<bool, String>>;
 
     /// Asks for the right to mint this key for `duration`; false while another replica has it.
     fn lease<'a>(&'a self, key: &'a Digest, duration: Duration) -> Pending<'a, Result<bool, String>>;
@@ -44,6 +48,14 @@ pub(super) async fn once(
     let failed = |what: &str, error: String| tracing::warn!(%digest, %error, "the shared store could not {what}");
     let is_better =
         |material: &Material| is_good(material) && !before.is_some_and(|before| before.same_values(material));
+    // Before anything is read that the value is made of.
+    let mark = match shared.mark().await {
+        Ok(mark) => mark,
+        Err(error) => {
+            failed("be read", error);
+            return mint.await;
+        }
+    };
     let mut leased = false;
     // Looks once more with the lease in hand: its last holder may just have put a value there.
     loop {
@@ -73,13 +85,16 @@ pub(super) async fn once(
             }
         }
     }
-    let result = mint.await;
+    let mut result = mint.await;
     // What was revoked while it was minted is not put back for the others.
     if let Ok(material) = &result
         && is_wanted()
-        && let Err(error) = shared.put(key, material).await
     {
-        failed("take a value", error);
+        match shared.put(key, material, mark).await {
+            Ok(true) => {}
+            Ok(false) => result = Err(MintError::transient("it was revoked while it was being minted")),
+            Err(error) => failed("take a value", error),
+        }
     }
     if let Err(error) = shared.release(&digest).await {
         failed("end a lease", error);

@@ -295,6 +295,7 @@ mod replicas {
     struct Memory {
         values: Mutex<HashMap<Digest, Material>>,
         leases: Mutex<HashMap<Digest, (usize, Instant)>>,
+        revoked: AtomicUsize,
     }
 
     /// One replica's way to it.
@@ -304,10 +305,16 @@ mod replicas {
         fn take<'a>(&'a self, key: &'a Key) -> Pending<'a, Result<Option<Material>, String>> {
             Box::pin(async { Ok(self.0.values.lock().unwrap().get(&key.digest()).cloned()) })
         }
-        fn put<'a>(&'a self, key: &'a Key, material: &'a Material) -> Pending<'a, Result<(), String>> {
-            Box::pin(async {
-                self.0.values.lock().unwrap().insert(key.digest(), material.clone());
-                Ok(())
+        fn mark(&self) -> Pending<'_, Result<i64, String>> {
+            Box::pin(async { Ok(self.0.revoked.load(Ordering::SeqCst) as i64) })
+        }
+        fn put<'a>(&'a self, key: &'a Key, material: &'a Material, mark: i64) -> Pending<'a, Result<bool, String>> {
+            Box::pin(async move {
+                let is_valid = self.0.revoked.load(Ordering::SeqCst) as i64 == mark;
+                if is_valid {
+                    self.0.values.lock().unwrap().insert(key.digest(), material.clone());
+                }
+                Ok(is_valid)
             })
         }
         fn lease<'a>(&'a self, key: &'a Digest, duration: Duration) -> Pending<'a, Result<bool, String>> {
@@ -358,6 +365,22 @@ mod replicas {
         let mint = Mint::new(3600);
         assert_eq!(token(&replica(&memory, 1), &mint).await.unwrap(), "minted-1");
         assert!(Instant::now() >= until);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_another_replica_revoked_meanwhile_serves_nobody() {
+        let memory = Arc::new(Memory::default());
+        let mint = Mint { takes: Duration::from_millis(200), ..Mint::new(3600) };
+        let minting = {
+            let (one, mint) = (replica(&memory, 1), mint.clone());
+            tokio::spawn(async move { token(&one, &mint).await })
+        };
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        memory.revoked.fetch_add(1, Ordering::SeqCst);
+        let error = minting.await.unwrap().unwrap_err();
+        assert!(error.cause.contains("revoked"), "{error}");
+        assert!(memory.values.lock().unwrap().is_empty());
+        assert_eq!(token(&replica(&memory, 2), &mint).await.unwrap(), "minted-2");
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -56,13 +56,22 @@ pub(super) fn principal(issuer: &Issuer, claims: &Object<'_>, unix_secs: u64) ->
     })
 }
 
+/// Who logged in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoggedIn {
+    /// The subject, unique at its issuer.
+    pub subject: String,
+    /// The organisation, where the id token names it.
+    pub tenant: Option<String>,
+}
+
 /// Checks what an id token claims and says whose it is: for this client alone, with this nonce.
 pub(super) fn login(
     issuer: &Issuer,
     claims: &Object<'_>,
     (client_id, nonce): (&str, &str),
     unix_secs: u64,
-) -> Result<String, TokenError> {
+) -> Result<LoggedIn, TokenError> {
     let audiences = strings(claims.get("aud")).ok_or(TokenError::Claim("aud"))?;
     let authorized = claims.get("azp").map(|azp| azp.as_str() == Some(client_id));
     if !audiences.contains(&client_id) || authorized == Some(false) || (audiences.len() > 1 && authorized.is_none()) {
@@ -72,9 +81,13 @@ pub(super) fn login(
         return Err(TokenError::Claim("nonce"));
     }
     date(claims, "iat")?.ok_or(TokenError::Claim("iat"))?;
+    let tenant = match &issuer.tenant_claim {
+        Some(claim) => id(claims, claim, "tenant")?,
+        None => None,
+    };
     // The rest is that of every token; roles, agent and tenant need not be in an id token.
     let own = Issuer { audiences: vec![client_id.to_owned()], tenant_claim: None, ..issuer.clone() };
-    Ok(principal(&own, claims, unix_secs)?.subject)
+    Ok(LoggedIn { subject: principal(&own, claims, unix_secs)?.subject, tenant })
 }
 
 /// A claim by name, or by JSON pointer where the name begins with `/`.

@@ -81,9 +81,14 @@ fn issuer(jwks: JwksSource) -> Issuer {
 }
 
 fn identity(dir: &Scratch, keys: &[Value]) -> Identity {
+    of_tenants(dir, keys, None)
+}
+
+fn of_tenants(dir: &Scratch, keys: &[Value], tenant_claim: Option<&str>) -> Identity {
     let file = dir.write("jwks.json", &json!({"keys": keys}).to_string());
     let source = JwksSource { file: Some(file), ..JwksSource::default() };
-    Identity::new(&IdentityConfig { issuers: vec![issuer(source)] }, None, &Outbound::default()).unwrap()
+    let issuer = Issuer { tenant_claim: tenant_claim.map(str::to_owned), ..issuer(source) };
+    Identity::new(&IdentityConfig { issuers: vec![issuer] }, None, &Outbound::default()).unwrap()
 }
 
 async fn verify(identity: &Identity, token: &str) -> Result<Principal, String> {
@@ -121,8 +126,9 @@ async fn a_login_is_for_one_client_and_answers_one_nonce() {
         signer.token(&with(changes))
     };
     let verify = async |token: &str| identity.verify_login("demo", token, "keyward", "n").await.ok();
-    assert_eq!(verify(&signer.token(&with(good.clone()))).await.as_deref(), Some("alice"));
-    assert_eq!(verify(&changed("azp", json!("keyward"))).await.as_deref(), Some("alice"));
+    let alice = Some(LoggedIn { subject: "alice".into(), tenant: None });
+    assert_eq!(verify(&signer.token(&with(good.clone()))).await, alice);
+    assert_eq!(verify(&changed("azp", json!("keyward"))).await, alice);
     for bad in [
         changed("aud", json!("another")),
         changed("aud", json!(["keyward", "another"])),
@@ -138,6 +144,10 @@ async fn a_login_is_for_one_client_and_answers_one_nonce() {
     ] {
         assert_eq!(verify(&bad).await, None, "{bad}");
     }
+    let tenants = of_tenants(&dir, &[signer.jwk()], Some("org"));
+    let person = tenants.verify_login("demo", &changed("org", json!("acme")), "keyward", "n").await.unwrap();
+    assert_eq!(person.tenant.as_deref(), Some("acme"));
+    assert!(tenants.verify_login("demo", &changed("org", json!(["acme"])), "keyward", "n").await.is_err());
     assert!(identity.verify_login("unknown", &signer.token(&with(good.clone())), "keyward", "n").await.is_err());
 }
 

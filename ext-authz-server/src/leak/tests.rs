@@ -10,7 +10,7 @@ fn known(secrets: &[(&str, &str, &[&str])]) -> Known {
     let known = Known::default();
     for (binding, value, hosts) in secrets {
         let hosts: Vec<HostPattern> = hosts.iter().map(|host| HostPattern::parse(host, None).unwrap()).collect();
-        known.note(binding, &hosts, &Arc::new(SecretBytes::new(value.as_bytes().to_vec())));
+        known.note(binding, &hosts, None, &Arc::new(SecretBytes::new(value.as_bytes().to_vec())));
     }
     known
 }
@@ -57,17 +57,59 @@ fn a_secret_of_two_bindings_may_go_where_either_may() {
     }
 }
 
+fn secret(text: &str) -> Arc<SecretBytes> {
+    Arc::new(SecretBytes::new(text.as_bytes().to_vec()))
+}
+
 #[test]
 fn what_is_known_is_bounded_and_forgets_the_oldest() {
     let known = Known::default();
     let hosts = [HostPattern::parse("a.example", None).unwrap()];
     for number in 0..1100 {
-        known.note("b", &hosts, &Arc::new(SecretBytes::new(format!("secret-number-{number:05}").into_bytes())));
+        known.note("b", &hosts, None, &secret(&format!("secret-number-{number:05}")));
     }
     let other = Authority::parse("b.example").unwrap();
-    assert!(known.find(b"secret-number-00001", &other).is_none());
-    assert!(known.find(b"secret-number-01099", &other).is_some());
+    assert!(known.find(&[b"secret-number-00001"], &other).is_none());
+    assert!(known.find(&[b"secret-number-01099"], &other).is_some());
     assert!(known.is_due("one") && !known.is_due("one") && known.is_due("two"));
+}
+
+#[test]
+fn nobody_makes_the_server_forget_another_s_secret() {
+    let known = Known::default();
+    let hosts = [HostPattern::parse("a.example", None).unwrap()];
+    known.note("shared", &hosts, Some("alice"), &secret("service-account-secret"));
+    known.note("shared", &hosts, Some("bob"), &secret("service-account-secret"));
+    known.note("own", &hosts, Some("bob"), &secret("bob-has-this-alone"));
+    for number in 0..2000 {
+        known.note("own", &hosts, Some("mallory"), &secret(&format!("token-number-{number:05}")));
+    }
+    let other = Authority::parse("b.example").unwrap();
+    let found = |text: &str| known.find(&[text.as_bytes()], &other);
+    assert_eq!(found("service-account-secret").as_deref(), Some("shared"));
+    assert_eq!(found("bob-has-this-alone").as_deref(), Some("own"));
+    // Many people at once push out what one of them has alone, and never what is everybody's.
+    for number in 0..2000 {
+        known.note("own", &hosts, Some(&format!("person-{number}")), &secret(&format!("token-of-{number:05}")));
+    }
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    assert_eq!(found("service-account-secret").as_deref(), Some("shared"));
+    assert_eq!(found("token-of-01999").as_deref(), Some("own"));
+    assert_eq!(found("bob-has-this-alone"), None);
+}
+
+#[test]
+fn a_header_s_secret_is_found_however_many_and_however_long_the_headers_are() {
+    let known = known(&[("one", "first-secret-1", &["a.example"])]);
+    for filler in [0, 1, 30, 300, 4000] {
+        let mut outgoing = Outgoing::plain("GET", "https", "b.example", "/", b"");
+        for number in 0..8 {
+            outgoing.set_header(&format!("x-{number}"), &"f".repeat(filler)).unwrap();
+        }
+        assert!(check_secrets(&outgoing, &known).is_ok());
+        outgoing.set_header("x-last", "first-secret-1").unwrap();
+        assert!(check_secrets(&outgoing, &known).is_err(), "{filler}");
+    }
 }
 
 #[test]

@@ -21,7 +21,9 @@ pub(super) async fn run(stack: &Stack) -> Result<()> {
     tour.received_by_the_upstream().await;
     tour.leaked().await;
     tour.forbidden().await;
+    tour.guarded().await;
     tour.audited().await;
+    tour.rotated().await;
     tour.pasted().await;
     match tour.wrong {
         0 => {
@@ -112,6 +114,52 @@ impl Tour<'_> {
         self.note(checked);
     }
 
+    async fn guarded(&mut self) {
+        self.title("It puts somebody's access token into an argument of `echo`");
+        let checked = async {
+            let before = self.stack.upstream.count().await?;
+            // Put together here, so that nobody's scanner takes this file for a leak.
+            let token = ["ghp", "_", "9a8B7c6D5e4F3g2H1i0JkLmNoPqRsTuVwXyZ"].concat();
+            let answer = self.stack.call_tool("echo", json!({"message": format!("use {token}")})).await?;
+            show(&answer);
+            let reason = &answer.response()?["error"]["data"]["reason"];
+            expect(*reason == "secret_in_request", "what looks like a credential does not leave")?;
+            expect(self.stack.upstream.count().await? == before, "the upstream received nothing")
+        };
+        let checked = checked.await;
+        self.note(checked);
+    }
+
+    async fn rotated(&mut self) {
+        self.title("The credential is rotated: a new value in its file, and nothing else is touched");
+        let checked = async {
+            let new = format!("rotated-{}", self.stack.secret);
+            let calls = self.rotate(&new).await?;
+            expect(true, &format!("the upstream received the new value after {calls} calls, all of them answered"))?;
+            let answer = self.stack.call_tool("leak", json!({"carrier": "text", "form": "raw"})).await?;
+            self.expect_no_secret(&answer)?;
+            expect(self.rotate(&self.stack.secret).await? > 0, "and back")
+        };
+        let checked = checked.await;
+        self.note(checked);
+    }
+
+    /// Puts a new value behind the reference and calls until it arrives. How many calls that took.
+    async fn rotate(&self, value: &str) -> Result<usize> {
+        self.stack.change_file("secrets/demo", value)?;
+        for calls in 1..=100 {
+            let answer = self.stack.call_tool("echo", json!({"message": "hello"})).await?;
+            if answer.status != 200 || answer.result().is_err() {
+                bail!("call {calls} failed: {}", answer.text());
+            }
+            if self.stack.upstream.last().await?.to_string().contains(&json!(value).to_string()) {
+                return Ok(calls);
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+        bail!("the new value did not arrive within ten seconds")
+    }
+
     async fn audited(&mut self) {
         self.title("The audit records");
         let checked = async {
@@ -122,7 +170,7 @@ impl Tour<'_> {
                 println!("   {}", line(record));
             }
             let count = |decision: &str| records.iter().filter(|record| record["decision"] == decision).count();
-            expect(count("allow") == 2 && count("deny") == 2, "two calls allowed, two denied")?;
+            expect(count("allow") == 2 && count("deny") == 3, "two calls allowed, three denied")?;
             let text: String = records.iter().map(Value::to_string).collect();
             expect(!text.contains(&self.stack.secret) && !text.contains(&self.stack.token), "no secret, no token")
         };
