@@ -92,8 +92,8 @@ async fn the_upstreams_own_state_survives_inside_ours() {
         expect::denied(&world.stack, &answer, Reason::InvalidRequest, 1).await;
     }
 
-    world.call(&token, retry.clone()).await;
-    assert_eq!(world.count().await, 1);
+    let answer = world.call(&token, retry.clone()).await;
+    assert_eq!(world.count().await, 1, "{}", answer.text());
     let last = world.stack.upstream.last().await.unwrap();
     let received: Value = serde_json::from_str(last["body"].as_str().unwrap()).unwrap();
     assert_eq!(received["params"]["requestState"], "upstream\"s", "{received}");
