@@ -18,6 +18,8 @@ pub enum Reason {
     DestinationDenied,
     /// The credential could not be had: missing secret, store unreachable, value unusable.
     CredentialUnavailable,
+    /// The credential is bound to this use but not in service: its binding is not approved and activated, disabled or revoked.
+    BindingInactive,
     /// The credential is a person's own and the person has not connected the account, or has to connect it again.
     ConsentRequired,
     /// No decision could be had in time from the server.
@@ -62,12 +64,13 @@ struct Row {
 
 impl Reason {
     /// All reasons, in the order of the documentation.
-    pub const ALL: [Reason; 20] = [
+    pub const ALL: [Reason; 21] = [
         Reason::Unauthenticated,
         Reason::InvalidToken,
         Reason::NotAllowed,
         Reason::DestinationDenied,
         Reason::CredentialUnavailable,
+        Reason::BindingInactive,
         Reason::ConsentRequired,
         Reason::DecisionUnavailable,
         Reason::Overloaded,
@@ -134,6 +137,7 @@ impl Reason {
             Reason::CredentialUnavailable => {
                 row("credential_unavailable", 200, 503, -32005, "the credential is not available")
             }
+            Reason::BindingInactive => row("binding_inactive", 200, 403, -32015, "the credential is not in service"),
             Reason::ConsentRequired => {
                 row("consent_required", 200, 403, -32012, "an account has to be connected first")
             }

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::extract::State as Shared;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
 use axum::{Router, routing::get};
@@ -12,6 +12,7 @@ use tokio::net::TcpListener;
 
 use crate::audit::record::rfc3339;
 use crate::check::Engine;
+use crate::lifecycle::State;
 use crate::serve::ServeError;
 
 /// What `/readyz` answers.
@@ -37,6 +38,16 @@ struct Card {
     credentials: Vec<CardCredential>,
     passthrough: Vec<String>,
     last_used: Option<String>,
+    /// Absent where bindings have no lifecycle.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lifecycle: Option<CardLifecycle>,
+}
+
+#[derive(Debug, Serialize)]
+struct CardLifecycle {
+    state: &'static str,
+    version: i64,
+    definition: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -79,7 +90,7 @@ pub fn router(engine: Arc<Engine>) -> Router {
         .with_state(engine)
 }
 
-async fn ready(State(engine): State<Arc<Engine>>) -> Response {
+async fn ready(Shared(engine): Shared<Arc<Engine>>) -> Response {
     let problems = engine.problems();
     let status = if problems.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let readings = engine.readings();
@@ -93,13 +104,13 @@ async fn ready(State(engine): State<Arc<Engine>>) -> Response {
     (status, Json(readiness)).into_response()
 }
 
-async fn metrics(State(engine): State<Arc<Engine>>) -> Response {
+async fn metrics(Shared(engine): Shared<Arc<Engine>>) -> Response {
     let text = engine.metrics().text(engine.readings());
     ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()
 }
 
 /// The public keys of everything that this server signs for upstreams (RFC 7517), good for five minutes.
-async fn keys(State(engine): State<Arc<Engine>>) -> Response {
+async fn keys(Shared(engine): Shared<Arc<Engine>>) -> Response {
     let plan = arc_swap::Guard::into_inner(engine.plan());
     let now = std::time::SystemTime::now();
     let mut keys: Vec<serde_json::Value> = Vec::new();
@@ -118,7 +129,7 @@ async fn keys(State(engine): State<Arc<Engine>>) -> Response {
     (headers, serde_json::json!({ "keys": keys }).to_string()).into_response()
 }
 
-async fn bindings(State(engine): State<Arc<Engine>>) -> Json<Vec<Card>> {
+async fn bindings(Shared(engine): Shared<Arc<Engine>>) -> Json<Vec<Card>> {
     let plan = engine.plan();
     let cards = plan.catalogue().bindings().iter().map(|binding| Card {
         id: binding.id.clone(),
@@ -143,6 +154,11 @@ async fn bindings(State(engine): State<Arc<Engine>>) -> Json<Vec<Card>> {
             .collect(),
         passthrough: binding.passthrough.clone(),
         last_used: engine.last_used(&binding.id).map(rfc3339),
+        lifecycle: plan.catalogue().gate().map(|gate| CardLifecycle {
+            state: gate.state(&binding.id, &binding.definition).map_or("unknown", State::as_str),
+            version: gate.version(&binding.id),
+            definition: binding.definition.clone(),
+        }),
     });
     Json(cards.collect())
 }

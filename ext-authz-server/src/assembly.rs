@@ -12,6 +12,7 @@ use crate::binding::{Binding, Catalogue, Mode as BindingMode, Principals};
 use crate::config::{self, ServerMode};
 use crate::credential::kinds;
 use crate::identity::IdentityError;
+use crate::lifecycle::Gate;
 use crate::perimeter::authority::{AuthorityError, HostPattern};
 use crate::perimeter::{Destination, DestinationError, Entry, MethodClass, Perimeter};
 use crate::plan::{Decide, Identify, Mode, NotIdentified, Parts, Pending, Plan, Principal, Question, Server, Verdict};
@@ -70,12 +71,19 @@ pub fn assemble(snapshot: Arc<Snapshot>, digester: Digester) -> Result<Plan, Ass
         loaded: Instant::now(),
         servers: servers.collect(),
         perimeter: Perimeter::new(entries),
-        catalogue: Catalogue::new(bindings, &config.environment, config.identity.issuers.len() == 1),
+        catalogue: Catalogue::new(bindings, &config.environment, config.identity.issuers.len() == 1)
+            .with_lifecycle(gate(&snapshot)),
         digester,
         identity: doors.clone(),
         policy: doors,
         sources: snapshot.sources.clone(),
     }))
+}
+
+/// Where bindings have a lifecycle: its rule, and what this process knows of them.
+fn gate(snapshot: &Snapshot) -> Option<Gate> {
+    let book = snapshot.sources.secrets.state().get().map(|state| state.book.clone());
+    snapshot.config.lifecycle.map(|rule| Gate::new(rule, &snapshot.config.environment, book))
 }
 
 fn leaks(configured: &config::LeakGuard) -> crate::leak::Rules {
@@ -125,6 +133,7 @@ fn binding(binding: &config::Binding) -> Result<Binding, AssemblyError> {
         hosts: hosts.collect::<Result<_, _>>()?,
         credentials: kinds::of_binding(binding),
         passthrough: binding.headers.clone(),
+        definition: binding.definition.clone(),
     })
 }
 

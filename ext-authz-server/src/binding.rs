@@ -3,6 +3,9 @@
 //! Bindings that the policy names win, in its order. Else the catalogue decides: of the bindings of this server and
 //! environment whose principals match, one that names the user beats one that names the agent, then a role, then one for
 //! everybody. Two of the same rank are an error, none is a denial.
+//!
+//! Where bindings have a lifecycle, only an active one serves. One that does not keeps its rank: nothing that is meant for more
+//! people takes its place. Among those of one rank, the one that is active serves.
 
 use std::sync::Arc;
 
@@ -10,6 +13,7 @@ use keyward_contract::reason::Reason;
 
 use crate::credential::{Credential, SlotName};
 use crate::decision::{Denial, Stage};
+use crate::lifecycle::{Gate, State};
 use crate::perimeter::authority::{Authority, HostPattern};
 
 /// Whose credential a binding holds.
@@ -48,6 +52,8 @@ pub struct Binding {
     pub credentials: Vec<Arc<dyn Credential>>,
     /// Client headers that mode [`Mode::Passthrough`] lets through.
     pub passthrough: Vec<String>,
+    /// What tells its definition from any other.
+    pub definition: String,
 }
 
 /// For whom a binding is.
@@ -67,6 +73,7 @@ pub struct Catalogue {
     bindings: Vec<Arc<Binding>>,
     environment: String,
     one_issuer: bool,
+    gate: Option<Gate>,
 }
 
 /// Who asks, as far as bindings care.
@@ -102,6 +109,8 @@ pub struct Choice {
     pub server_slots: Vec<SlotName>,
     /// Placeholders of bindings that were not chosen: they must not leave with this request.
     pub foreign_placeholders: Vec<String>,
+    /// Whether these bindings have a lifecycle.
+    pub gated: bool,
 }
 
 // === impl Mode ===
@@ -158,7 +167,27 @@ impl Catalogue {
     #[must_use]
     pub fn new(bindings: Vec<Binding>, environment: &str, one_issuer: bool) -> Catalogue {
         let bindings = bindings.into_iter().map(Arc::new).collect();
-        Catalogue { bindings, environment: environment.to_owned(), one_issuer }
+        Catalogue { bindings, environment: environment.to_owned(), one_issuer, gate: None }
+    }
+
+    /// The same where bindings have a lifecycle.
+    #[must_use]
+    pub fn with_lifecycle(mut self, gate: Option<Gate>) -> Catalogue {
+        self.gate = gate;
+        self
+    }
+
+    /// The lifecycle of these bindings, where they have one.
+    #[must_use]
+    pub fn gate(&self) -> Option<&Gate> {
+        self.gate.as_ref()
+    }
+
+    /// Whether the binding with this id is there and serves now.
+    #[must_use]
+    pub fn serves_now(&self, id: &str) -> bool {
+        let found = self.bindings.iter().find(|binding| binding.id == id);
+        found.is_some_and(|binding| self.check_active(binding).is_ok())
     }
 
     /// Every binding in order of declaration.
@@ -199,7 +228,8 @@ impl Catalogue {
             return Err(Denial::new(Stage::Binding, Reason::DestinationDenied, cause));
         }
         let foreign_placeholders = self.placeholders_beside(&bindings);
-        Ok(Choice { bindings, server_slots: self.slots(server), foreign_placeholders })
+        let gated = self.gate.is_some();
+        Ok(Choice { bindings, server_slots: self.slots(server), foreign_placeholders, gated })
     }
 
     fn named(&self, server: &str, asker: &Asker<'_>, id: &str) -> Result<&Arc<Binding>, Denial> {
@@ -213,6 +243,7 @@ impl Catalogue {
         if binding.rank(asker, self.one_issuer).is_none() {
             return refuse("which is not for this principal");
         }
+        self.check_active(binding)?;
         Ok(binding)
     }
 
@@ -226,13 +257,31 @@ impl Catalogue {
         let Some(best) = ranked.iter().map(|(rank, _)| *rank).max() else {
             return Err(unavailable("no_binding: no binding of this server is for this principal".into()));
         };
-        let mut closest = ranked.into_iter().filter(|(rank, _)| *rank == best).map(|(_, binding)| binding);
-        match (closest.next(), closest.next()) {
+        let closest: Vec<_> = ranked.into_iter().filter(|(rank, _)| *rank == best).map(|(_, found)| found).collect();
+        let mut active = closest.iter().filter(|binding| self.check_active(binding).is_ok());
+        match (active.next(), active.next()) {
             (Some(only), None) => Ok(only),
             (Some(one), Some(two)) => {
                 Err(unavailable(format!("ambiguous_binding: `{}` and `{}` fit equally", one.id, two.id)))
             }
-            (None, _) => Err(unavailable("no_binding: no binding of this server is for this principal".into())),
+            // There is one, and it does not serve.
+            (None, _) => closest.first().map_or_else(
+                || Err(unavailable("no_binding: no binding of this server is for this principal".into())),
+                |binding| self.check_active(binding).map(|()| *binding),
+            ),
+        }
+    }
+
+    /// Whether a binding serves, as far as its lifecycle says.
+    fn check_active(&self, binding: &Binding) -> Result<(), Denial> {
+        let Some(gate) = &self.gate else { return Ok(()) };
+        let denial = |reason, cause: String| Denial::new(Stage::Binding, reason, cause);
+        match gate.state(&binding.id, &binding.definition) {
+            Ok(State::Active) => Ok(()),
+            Ok(state) => {
+                Err(denial(Reason::BindingInactive, format!("inactive_binding: binding `{}` is {state}", binding.id)))
+            }
+            Err(error) => Err(denial(Reason::DecisionUnavailable, format!("binding `{}`: {error}", binding.id))),
         }
     }
 
@@ -303,6 +352,7 @@ mod tests {
             hosts: vec![HostPattern::parse("api.example:443", None).unwrap()],
             credentials: vec![header(&format!("x-{id}"))],
             passthrough: Vec::new(),
+            definition: id.into(),
         }
     }
 
@@ -385,6 +435,58 @@ mod tests {
         one_place[2].credentials = vec![header("X-ROLE")];
         let denial = choose(one_place, asker, &[&["role", "agent"]], "api.example:443").unwrap_err();
         assert_eq!(denial.cause, "conflicting_bindings: two credentials for header `X-ROLE`");
+    }
+
+    /// Who serves bob, where these bindings were disabled.
+    async fn after_disabling(stopped: &[&str], named: &[&[&str]]) -> Result<String, Denial> {
+        use crate::lifecycle::{Action, Book, Entry, Record};
+        use crate::seal::{LocalKey, Sealer};
+        const KEY: &[u8] = b"MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+        let database = crate::database::Database::open("sqlite::memory:", 1).await.unwrap();
+        let sealer = Sealer::new(database.clone(), vec![Arc::new(LocalKey::parse(KEY).unwrap())]).unwrap();
+        let history = crate::database::DatabaseBindings::new(database, Arc::new(sealer));
+        for id in stopped {
+            let record = Record::default().after(Action::Disable, id, "alice", 0).unwrap().unwrap();
+            let entry = Entry {
+                environment: "test".into(),
+                id: (*id).into(),
+                version: 1,
+                action: Action::Disable,
+                from: State::Active,
+                to: State::Disabled,
+                definition: (*id).into(),
+                by: "alice".into(),
+                user: "root".into(),
+                reason: String::new(),
+                at_ms: 0,
+                record,
+            };
+            history.add(&entry).await.unwrap();
+        }
+        let book = Arc::new(Book::default());
+        book.read(&history).await.unwrap();
+        let gate = Gate::new(crate::config::Lifecycle { approvals: 0, max_stale_secs: 60 }, "test", Some(book));
+        let roles = ["reader".to_owned(), "writer".to_owned()];
+        let asker = Asker { key: "key", subject: "bob", is_user: true, agent: None, roles: &roles };
+        let named: Vec<Vec<String>> = named.iter().map(|ids| ids.iter().map(|id| (*id).to_owned()).collect()).collect();
+        let authority = Authority::parse("api.example:443").unwrap();
+        let catalogue = Catalogue::new(catalogue(), "test", true).with_lifecycle(Some(gate));
+        let choice = catalogue.choose("demo", &asker, &named, &authority)?;
+        Ok(choice.bindings.iter().map(|binding| binding.id.as_str()).collect::<Vec<_>>().join(" "))
+    }
+
+    #[tokio::test]
+    async fn only_an_active_binding_serves_and_nothing_for_more_people_takes_its_place() {
+        // Of two that fit equally, the one that is active; of two that are not, none.
+        assert_eq!(after_disabling(&["role"], &[&[]]).await, Ok("also-role".into()));
+        let cases: [(&[&str], &[&[&str]], &str); 2] = [
+            (&["role", "also-role"], &[&[]], "inactive_binding: binding `role` is disabled"),
+            (&["also-role"], &[&["role", "also-role"]], "inactive_binding: binding `also-role` is disabled"),
+        ];
+        for (stopped, named, cause) in cases {
+            let denial = after_disabling(stopped, named).await.unwrap_err();
+            assert_eq!((denial.reason, denial.cause.as_str()), (Reason::BindingInactive, cause));
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod bindings;
 mod doctor;
 mod explain;
 mod kept;
+mod lifecycle;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -53,7 +54,7 @@ enum Command {
         #[arg(long)]
         markdown: bool,
     },
-    /// Show which credential goes where and for whom, without the secrets.
+    /// Show which credential goes where and for whom, without the secrets; approve, activate, disable and revoke.
     Bindings(bindings::Bindings),
     /// What trust policies in AWS need, and whether they work.
     Aws(aws::Command),

@@ -9,7 +9,9 @@ pub(crate) mod check;
 mod connect;
 pub(crate) mod credential;
 mod database;
+mod definition;
 mod identity;
+mod lifecycle;
 mod listen;
 mod load;
 mod node;
@@ -35,6 +37,7 @@ pub use credential::{
 };
 pub use database::Database;
 pub use identity::{Algorithm, IdentityConfig, Issuer, JwksSource};
+pub use lifecycle::Lifecycle;
 pub use listen::{Listen, ListenAddress, Tls};
 pub use load::{Loaded, load, parse};
 pub use outbound::OutboundConfig;
@@ -85,6 +88,10 @@ pub struct Config {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Database")]
     pub database: Option<Database>,
+    /// How bindings come into use and go out of it. Default: each one serves as long as it stands here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Lifecycle")]
+    pub lifecycle: Option<Lifecycle>,
     /// The pages on which people connect accounts. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Connect")]

@@ -82,6 +82,11 @@ pub trait Credential: Send + Sync {
         None
     }
 
+    /// What it is made of, for a credential that stands for several.
+    fn parts(&self) -> &[Arc<dyn Credential>] {
+        &[]
+    }
+
     /// Whether it covers what other credentials put on the request, and so comes last.
     fn signs(&self) -> bool {
         false
@@ -206,9 +211,14 @@ pub async fn inject(
     leak::check_placeholders(&outgoing, &choice.foreign_placeholders)?;
     let patterns = leak::check_patterns(&mut outgoing, guard)?.names().collect();
     let mut origins = Vec::new();
+    let book = choice.gated.then(|| sources.secrets.state().get()).flatten().map(|state| &state.book);
     for last in [false, true] {
         for binding in &choice.bindings {
             for credential in binding.credentials.iter().filter(|credential| credential.signs() == last) {
+                // Noted first: what is being had when the binding is stopped is dropped as well.
+                if let Some(book) = book {
+                    book.used().note(&binding.id, credential, caller);
+                }
                 let material = put(credential, &mut outgoing, caller, sources).await;
                 let material = material.map_err(|error| denial(binding, &**credential, &error))?;
                 leak::note(binding, &material, Some(&caller.principal.key), known);

@@ -3,6 +3,8 @@
 //! Values that are worth stealing are sealed before they come here; see [`seal`](crate::seal). All replicas of one
 //! deployment share one database, and their clocks must agree to within a few seconds.
 
+mod ages;
+mod bindings;
 mod grants;
 mod secrets;
 mod shared;
@@ -10,6 +12,8 @@ mod states;
 #[cfg(test)]
 mod tests;
 
+pub use ages::DatabaseAges;
+pub use bindings::{DatabaseBindings, HistoryError, Newest};
 pub use grants::DatabaseGrants;
 pub use secrets::{DatabaseSecrets, SecretCard};
 pub use shared::{DatabaseShared, SharedError, Topic};
@@ -21,9 +25,13 @@ use std::str::FromStr as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
-use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::{AnyPool, ConnectOptions as _, Executor as _, SqlSafeStr as _};
 
+/// The version of the tables that this program needs.
+pub const LATEST_VERSION: i64 = 2;
+/// How often it is tried to bring the tables up to date.
+const MIGRATION_ATTEMPTS: usize = 5;
 /// How long to wait for a connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 /// How many invalidations are kept for replicas that were away.
@@ -32,12 +40,6 @@ const INVALIDATIONS_KEPT: i64 = 10_000;
 /// is deleted is overwritten.
 const SQLITE_SETTINGS: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 2500; \
                                PRAGMA secure_delete = ON;";
-
-/// How the tables came to be what they are: version, name, statements. What was released is never changed, only added to.
-const MIGRATIONS: [(i64, &str, &str); 2] = [
-    (1, "state", include_str!("database/schema_1.sql")),
-    (2, "owner of a state", include_str!("database/schema_2.sql")),
-];
 
 /// A database that is open and has Keyward's tables.
 #[derive(Clone)]
@@ -81,13 +83,52 @@ impl Database {
     /// # Errors
     /// It cannot be reached, or its tables are those of a later version.
     pub async fn open(url: &str, max_connections: u32) -> Result<Database, DatabaseError> {
+        if let Some(file) = file_of(url) {
+            make_file(file).map_err(DatabaseError::File)?;
+        }
+        let database = Database::connect(url, max_connections).await?;
+        let migrator = Migrator::with_migrations(migrations());
+        let mut attempt = 1;
+        // A file has no lock for this: of several processes that make the tables at once, all but one have to look again.
+        while let Err(error) = migrator.run(&database.pool).await {
+            if attempt == MIGRATION_ATTEMPTS || matches!(error, MigrateError::VersionMissing(_)) {
+                let cause = error.to_string();
+                return Err(DatabaseError::Query { doing: "bring the tables up to date", cause });
+            }
+            attempt += 1;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        Ok(database)
+    }
+
+    /// Opens the database as it is, with the version of its tables, 0 for one without; `None` where there is no file.
+    ///
+    /// # Errors
+    /// It cannot be reached.
+    pub async fn look(url: &str) -> Result<Option<(Database, i64)>, DatabaseError> {
+        if file_of(url).is_some_and(|file| !file.exists()) {
+            return Ok(None);
+        }
+        let database = Database::connect(url, 1).await?;
+        let is_there = sqlx::query("SELECT COUNT(*) FROM _sqlx_migrations").execute(&database.pool).await;
+        if let Err(sqlx::Error::Database(_)) = is_there {
+            // Either way it answers; a table that is not there, it says so itself.
+            database.probe().await?;
+            return Ok(Some((database, 0)));
+        }
+        let version = sqlx::query("SELECT COALESCE(MAX(version), 0) FROM _sqlx_migrations")
+            .fetch_one(&database.pool)
+            .await
+            .and_then(|row| sqlx::Row::try_get(&row, 0))
+            .map_err(|error| failed("read the version of the tables", &error))?;
+        Ok(Some((database, version)))
+    }
+
+    async fn connect(url: &str, max_connections: u32) -> Result<Database, DatabaseError> {
         static DRIVERS: std::sync::Once = std::sync::Once::new();
         DRIVERS.call_once(sqlx::any::install_default_drivers);
         let kind = Kind::of(url).ok_or(DatabaseError::Url)?;
         let is_memory = url == "sqlite::memory:";
-        if let (Kind::Sqlite, false) = (&kind, is_memory) {
-            make_file(Path::new(url.trim_start_matches("sqlite://"))).map_err(DatabaseError::File)?;
-        }
         let options = AnyConnectOptions::from_str(url).map_err(|_| DatabaseError::Url)?;
         // Statements are not logged: their text is known, and their values are nobody's business.
         let options = options.disable_statement_logging();
@@ -108,13 +149,6 @@ impl Database {
             .connect_with(options)
             .await
             .map_err(|error| failed("connect", &error))?;
-        let steps = MIGRATIONS.map(|(version, name, text)| {
-            Migration::new(version, name.into(), MigrationType::Simple, text.into_sql_str(), false)
-        });
-        Migrator::with_migrations(steps.into())
-            .run(&pool)
-            .await
-            .map_err(|error| DatabaseError::Query { doing: "bring the tables up to date", cause: error.to_string() })?;
         Ok(Database { pool })
     }
 
@@ -124,6 +158,20 @@ impl Database {
     /// Why not.
     pub async fn probe(&self) -> Result<(), DatabaseError> {
         sqlx::query("SELECT 1").execute(&self.pool).await.map(drop).map_err(|error| failed("probe", &error))
+    }
+
+    /// How many grants of a provider had ended at this time and are not deleted yet.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub(crate) async fn ended_grants(&self, provider: &str, now_ms: i64) -> Result<i64, DatabaseError> {
+        sqlx::query("SELECT COUNT(*) FROM grants WHERE provider = $1 AND expires_ms <= $2")
+            .bind(provider)
+            .bind(now_ms)
+            .fetch_one(&self.pool)
+            .await
+            .and_then(|row| sqlx::Row::try_get(&row, 0))
+            .map_err(|error| failed("count the grants", &error))
     }
 
     /// Deletes what has ended. Nothing that has ended is used whether or not this runs.
@@ -160,6 +208,17 @@ impl Database {
     }
 }
 
+/// The tables, version by version; one that was released never changes.
+fn migrations() -> Vec<Migration> {
+    let migration = |version, name: &'static str, tables: &'static str| {
+        Migration::new(version, name.into(), MigrationType::Simple, tables.into_sql_str(), false)
+    };
+    vec![
+        migration(1, "state", include_str!("database/schema_1.sql")),
+        migration(2, "bindings, ages, owners of states", include_str!("database/schema_2.sql")),
+    ]
+}
+
 // === impl Kind ===
 
 impl Kind {
@@ -182,6 +241,11 @@ pub(crate) fn failed(doing: &'static str, error: &sqlx::Error) -> DatabaseError 
         other => other.to_string(),
     };
     DatabaseError::Query { doing, cause }
+}
+
+/// The file of an address that names one.
+fn file_of(url: &str) -> Option<&Path> {
+    (Kind::of(url)? == Kind::Sqlite && url != "sqlite::memory:").then(|| Path::new(url.trim_start_matches("sqlite://")))
 }
 
 /// Makes the file, for its owner only, where there is none: SQLite itself would make one that others can read.

@@ -4,6 +4,8 @@
 mod date;
 mod envoy;
 mod issuer;
+mod kept;
+mod provider;
 
 use std::fs::OpenOptions;
 use std::future::Future;
@@ -13,8 +15,9 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use crate::ages::{self, Age};
 use crate::caller::{Caller, is_template};
-use crate::config::{Binding, Credential as Configured};
+use crate::config::{Binding, Credential as Configured, Provider};
 use crate::credential::{InjectError, kinds, try_out};
 use crate::freshness::{MintError, MintErrorKind};
 use crate::run::audit_key;
@@ -31,6 +34,8 @@ const TOTAL_TIMEOUT: Duration = Duration::from_secs(90);
 pub enum Outcome {
     /// It works.
     Pass,
+    /// It works, and something has to be done.
+    Warn,
     /// It does not.
     Fail,
     /// It could not be looked at.
@@ -80,6 +85,14 @@ pub async fn examine(snapshot: &Arc<Snapshot>, envoy: Option<&Path>) -> Vec<Find
         let check = issuer::examine(issuer, &snapshot.sources.outbound, &mut findings);
         check.await;
     }
+    if let Some(database) = &snapshot.config.database {
+        kept::examine(snapshot, database, &mut findings).await;
+    }
+    for (name, provider) in &snapshot.config.providers {
+        if let Provider::Oauth(own) = provider {
+            findings.check(&format!("provider `{name}`"), provider::examine(own, &snapshot.sources)).await;
+        }
+    }
     for (name, store) in snapshot.sources.secrets.stores() {
         let probe = async { store.probe().await.map_err(|error| Wrong::said(&error.to_string())) };
         findings.check(&format!("store `{name}`"), probe).await;
@@ -88,6 +101,11 @@ pub async fn examine(snapshot: &Arc<Snapshot>, envoy: Option<&Path>) -> Vec<Find
         for (position, credential) in binding.credentials.iter().enumerate() {
             let named = format!("binding `{}`, credential {position}", binding.id);
             findings.check(&named, credential_of(snapshot, binding, credential)).await;
+            if let Some(days) = binding.max_age_days {
+                findings
+                    .ages(&named, days, ages::of_credential(snapshot, (&binding.id, days), credential, false))
+                    .await;
+            }
         }
     }
     if let Some(file) = envoy {
@@ -130,24 +148,28 @@ async fn key_of_audit(snapshot: &Arc<Snapshot>) -> Seen {
 async fn credential_of(snapshot: &Arc<Snapshot>, binding: &Binding, configured: &Configured) -> Seen {
     let credential = kinds::of(configured);
     let references = credential.references().join("`, `");
-    if credential.references().iter().any(|reference| is_template(reference)) {
-        return Err(Wrong::Unknown(format!("{} from `{references}` depends on the caller", credential.kind())));
-    }
     let nobody = Arc::new(Caller::none(&binding.environment));
-    match try_out(&credential, &nobody, &snapshot.sources).await {
-        Ok(()) => {}
-        Err(InjectError::Mint(MintError { kind: MintErrorKind::NeedsCaller | MintErrorKind::Consent, cause })) => {
-            return Err(Wrong::Unknown(format!("{} depends on the caller: {cause}", credential.kind())));
+    let depends = if credential.references().iter().any(|reference| is_template(reference)) {
+        Some(format!("{} from `{references}` depends on the caller", credential.kind()))
+    } else {
+        match try_out(&credential, &nobody, &snapshot.sources).await {
+            Ok(()) => None,
+            Err(InjectError::Mint(MintError { kind: MintErrorKind::NeedsCaller | MintErrorKind::Consent, cause })) => {
+                Some(format!("{} depends on the caller: {cause}", credential.kind()))
+            }
+            Err(error) => return Err(Wrong::said(&error.to_string())),
         }
-        Err(error) => return Err(Wrong::said(&error.to_string())),
-    }
-    let had = format!("{} from `{references}` can be had and used", credential.kind());
-    match credential.probe(nobody, snapshot.sources.clone()) {
-        None => Ok(had),
+    };
+    let probed = match credential.clone().probe(nobody, snapshot.sources.clone()) {
+        None => String::new(),
         Some(probe) => match probe.await {
-            Ok(seen) => Ok(format!("{had}; {seen}")),
-            Err(error) => Err(Wrong::said(&error.to_string())),
+            Ok(seen) => format!("; {seen}"),
+            Err(error) => return Err(Wrong::said(&error.to_string())),
         },
+    };
+    match depends {
+        Some(depends) => Err(Wrong::Unknown(format!("{depends}{probed}"))),
+        None => Ok(format!("{} from `{references}` can be had and used{probed}", credential.kind())),
     }
 }
 
@@ -177,6 +199,24 @@ impl Findings {
             Err(Wrong::Unknown(seen)) => (Outcome::Skip, seen, None),
         };
         self.all.push(Finding { outcome, check: check.to_owned(), seen, remedy });
+    }
+
+    /// Adds one finding for each stored secret whose age matters.
+    async fn ages(&mut self, name: &str, max_days: u64, ages: impl Future<Output = Vec<Age>>) {
+        let left = self.until.saturating_duration_since(Instant::now());
+        let Ok(ages) = tokio::time::timeout(left.min(CHECK_TIMEOUT), ages).await else { return };
+        for own in ages {
+            let check = format!("age of {name}");
+            let (outcome, seen, remedy) = match &own.age {
+                Err(cause) => (Outcome::Skip, format!("`{}`: {cause}", own.reference), None),
+                Ok(age) => {
+                    let seen = format!("`{}` is {} days old", own.reference, age.as_secs() / 86_400);
+                    let remedy = format!("rotate it: `max_age_days` is {max_days}");
+                    if own.is_over() { (Outcome::Warn, seen, Some(remedy)) } else { (Outcome::Pass, seen, None) }
+                }
+            };
+            self.all.push(Finding { outcome, check, seen, remedy });
+        }
     }
 
     /// Runs a check within the time that one and that all may take.

@@ -184,6 +184,9 @@ impl Engine {
         }
         let plan = self.plan();
         problems.extend(plan.identity().problems());
+        if let Some(error) = plan.catalogue().gate().and_then(|gate| gate.check().err()) {
+            problems.push(error.to_string());
+        }
         let age = plan.loaded().elapsed();
         if let Some(max) = self.max_policy_age
             && age > max

@@ -1,6 +1,7 @@
 //! Keyward's ext_authz server: who asks, may they, with which credential, and a record of it all.
 
 pub mod admin;
+pub mod ages;
 pub mod answer;
 pub mod assembly;
 pub mod audit;
@@ -22,6 +23,7 @@ pub mod grants;
 pub mod hygiene;
 pub mod identity;
 pub mod leak;
+pub mod lifecycle;
 pub mod log;
 pub mod metrics;
 pub mod operation;

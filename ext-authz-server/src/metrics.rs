@@ -11,6 +11,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::ages::Age;
 use crate::decision::Stage;
 
 /// The upper bounds of the latency histograms, in seconds: 10 µs to 5 s.
@@ -36,6 +37,7 @@ pub struct Metrics {
     materials: Gauge,
     mints: Family<MintLabels, Gauge>,
     policy_age_secs: Gauge,
+    secret_age_secs: Family<AgeLabels, Gauge>,
 }
 
 /// A label value that is shared or static.
@@ -58,6 +60,12 @@ struct StageLabels {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct BindingLabels {
     binding: Name,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AgeLabels {
+    binding: Name,
+    reference: Name,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -165,6 +173,13 @@ impl Metrics {
             materials.clone(),
         );
         registry.register("mints", "Mints and fetches since the start, by result", mints.clone());
+        let secret_age_secs = Family::<AgeLabels, Gauge>::default();
+        registry.register_with_unit(
+            "secret_age",
+            "Age of a stored secret, for bindings with `max_age_days`",
+            Unit::Seconds,
+            secret_age_secs.clone(),
+        );
         Metrics {
             registry,
             decisions,
@@ -181,6 +196,7 @@ impl Metrics {
             materials,
             mints,
             policy_age_secs,
+            secret_age_secs,
         }
     }
 
@@ -222,6 +238,18 @@ impl Metrics {
     pub fn reloaded(&self, accepted: bool) {
         let result = if accepted { "accepted" } else { "refused" };
         self.reloads.get_or_create(&ReloadLabels { result }).inc();
+    }
+
+    /// Notes how old stored secrets are, in place of what was noted before; what is not known is left out.
+    pub fn secret_ages(&self, ages: &[Age]) {
+        self.secret_age_secs.clear();
+        for own in ages {
+            if let Ok(age) = &own.age {
+                let labels =
+                    AgeLabels { binding: own.binding.as_str().into(), reference: own.reference.as_str().into() };
+                self.secret_age_secs.get_or_create(&labels).set(i64::try_from(age.as_secs()).unwrap_or(i64::MAX));
+            }
+        }
     }
 
     /// Counts a decision that ended by a panic.

@@ -5,11 +5,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::ages;
 use crate::assembly::{AssemblyError, assemble};
-use crate::audit::{Digester, Sink, Writer};
+use crate::audit::{Digester, Event, Record, Sink, Writer};
 use crate::check::Engine;
 use crate::config::{Config, ListenAddress};
 use crate::connect::Pages;
+use crate::lifecycle::{Entry, unbind};
 use crate::secret::SecretBytes;
 use crate::serve::{Address, Bound, Listen, ServeError, Tls, signals};
 use crate::snapshot::{Snapshot, Snapshots};
@@ -58,6 +60,8 @@ pub struct Service {
     digester: Digester,
     serving: Arc<Snapshot>,
     state: Option<Arc<State>>,
+    /// The newest step of each binding, as found at the start.
+    found: Vec<Entry>,
 }
 
 // === impl Service ===
@@ -70,6 +74,7 @@ impl Service {
     pub async fn prepare(snapshots: Arc<Snapshots>) -> Result<Service, RunError> {
         let snapshot = snapshots.current();
         let state = open_state(&snapshot).await?;
+        let found = read_book(state.as_deref()).await;
         let digester = digester(&snapshot).await?;
         let plan = assemble(snapshot.clone(), digester.clone())?;
         let writer = open_audit(&snapshot.config)?;
@@ -79,7 +84,7 @@ impl Service {
             let pages = Pages::new(engine.clone(), snapshots.clone(), state.clone());
             bound = bound.and_pages(*address, Arc::new(pages)).await?;
         }
-        Ok(Service { engine, bound, snapshots, digester, serving: snapshot, state })
+        Ok(Service { engine, bound, snapshots, digester, serving: snapshot, state, found })
     }
 
     /// The engine, for what tells it about refused reloads.
@@ -99,21 +104,58 @@ impl Service {
     /// # Errors
     /// A listener failed, or signals cannot be received.
     pub async fn run(self) -> Result<(), RunError> {
-        let Service { engine, bound, snapshots, digester, serving, state } = self;
+        let Service { engine, bound, snapshots, digester, serving, state, found } = self;
         let stop = signals(engine.clone())?;
         // Whoever started the process may have closed its end; that is no reason not to serve.
         let _ = writeln!(std::io::stdout(), "{}", bound.addresses());
         let freshness = serving.sources.freshness().clone();
+        let (snapshots_of_steps, snapshots_of_ages) = (snapshots.clone(), snapshots.clone());
+        noticed(&engine, &snapshots, found);
         let following = tokio::spawn(follow(engine.clone(), snapshots, digester, serving));
-        let state = state.map(|state| (state.clone(), tokio::spawn(state.follow(freshness))));
+        let notice = {
+            let engine = engine.clone();
+            move |steps| noticed(&engine, &snapshots_of_steps, steps)
+        };
+        let state = state.map(|state| (state.clone(), tokio::spawn(state.follow(freshness, notice))));
+        let ageing = tokio::spawn(ages::follow(engine.clone(), snapshots_of_ages));
         let result = bound.serve(stop).await;
         following.abort();
+        ageing.abort();
         engine.plan().sources().secrets.close(None).await;
         if let Some((state, following)) = state {
             following.abort();
             state.database.close().await;
         }
         Ok(result?)
+    }
+}
+
+/// Leaves a record of each step in the lifecycle of a binding, and drops what is kept for a binding that serves no more.
+fn noticed(engine: &Arc<Engine>, snapshots: &Arc<Snapshots>, steps: Vec<Entry>) {
+    for step in steps {
+        let plan = arc_swap::Guard::into_inner(engine.plan());
+        if plan.catalogue().gate().is_none() || step.environment != plan.environment() {
+            continue;
+        }
+        let mut record = Record::new(Event::BindingChangeInForce, plan.environment(), plan.revision());
+        record.binding = Some(step.to_record());
+        engine.record(record);
+        let (binding, action, version) = (&step.id, step.action.as_str(), step.version);
+        tracing::info!(binding, action, version, by = step.by, "a step in the lifecycle of a binding");
+        if plan.catalogue().serves_now(&step.id) {
+            continue;
+        }
+        let (engine, snapshots) = (engine.clone(), snapshots.clone());
+        tokio::spawn(async move {
+            // Again once no call is under way that had chosen the binding before.
+            for wait in [Duration::ZERO, GRACE + Duration::from_secs(1)] {
+                tokio::time::sleep(wait).await;
+                let plan = arc_swap::Guard::into_inner(engine.plan());
+                if !plan.catalogue().serves_now(&step.id) {
+                    unbind(&step.id, &plan, &snapshots.current().config).await;
+                }
+            }
+        });
     }
 }
 
@@ -164,6 +206,15 @@ pub(crate) async fn open_state(snapshot: &Snapshot) -> Result<Option<Arc<State>>
     let _ = secrets.state().set(state.clone());
     secrets.freshness().share(Arc::new(state.shared.clone()));
     Ok(Some(state))
+}
+
+/// Where bindings stand now. Where that cannot be read, none that has a lifecycle serves until it can.
+pub(crate) async fn read_book(state: Option<&State>) -> Vec<Entry> {
+    let Some(state) = state else { return Vec::new() };
+    state.book.read(&state.bindings).await.unwrap_or_else(|error| {
+        tracing::error!(%error, "where bindings stand cannot be read");
+        Vec::new()
+    })
 }
 
 async fn digester(snapshot: &Snapshot) -> Result<Digester, RunError> {

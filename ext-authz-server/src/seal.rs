@@ -194,6 +194,26 @@ impl Sealer {
         Ok(count)
     }
 
+    /// Opens every data key, changes nothing, and says how many there are and how many are not wrapped under the first
+    /// key-encryption key.
+    ///
+    /// # Errors
+    /// A data key that cannot be opened: whatever is sealed under it cannot be either.
+    pub async fn look(&self) -> Result<(usize, usize), SealError> {
+        let newest = self.wrapping.first().ok_or(SealError::NoKey)?;
+        let rows = sqlx::query("SELECT id, scope, wrapping, wrapped FROM data_keys ORDER BY id")
+            .fetch_all(self.database.pool())
+            .await
+            .map_err(|error| failed("read the data keys", &error))?;
+        let mut behind = 0;
+        for row in &rows {
+            let (id, scope, wrapping, wrapped) = key_row(row)?;
+            self.unwrap(&id, &scope, &wrapping, &wrapped).await?;
+            behind += usize::from(wrapping != newest.id());
+        }
+        Ok((rows.len(), behind))
+    }
+
     /// How many data keys there are.
     ///
     /// # Errors

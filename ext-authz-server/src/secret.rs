@@ -93,6 +93,11 @@ pub trait SecretStore: Send + Sync {
         None
     }
 
+    /// When the content was last changed, for a store that knows.
+    fn changed<'a>(&'a self, _rest: &'a str) -> Pin<Box<dyn Future<Output = Option<SystemTime>> + Send + 'a>> {
+        Box::pin(async { None })
+    }
+
     /// Whether the store can be reached and lets Keyward in: for `keyward doctor`. The text says what was seen.
     fn probe(&self) -> Pin<Box<dyn Future<Output = Result<String, SecretError>> + Send + '_>> {
         Box::pin(async { Ok("there is nothing to reach".to_owned()) })
@@ -287,6 +292,13 @@ impl Secrets {
     /// As [`Secrets::resolve`].
     pub async fn get(&self, source: &SecretSource, caller: &Caller) -> Result<Secret, MintError> {
         self.find(source, caller).await.map_err(MintError::from)
+    }
+
+    /// When what lies behind a source was last changed; `None` where its store does not say.
+    pub async fn changed(&self, source: &SecretSource) -> Option<SystemTime> {
+        let (entry, rest) = self.store(&source.reference).ok()?;
+        entry.store.check(rest).ok()?;
+        entry.store.changed(rest).await
     }
 
     /// Several secrets, of which those with one reference come from one content.

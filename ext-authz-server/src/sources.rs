@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::caller::Caller;
 use crate::connect::Invitations;
 use crate::credential::{Credential, Material};
-use crate::freshness::{Freshness, MintError};
+use crate::freshness::{Freshness, Key, MintError};
 use crate::grants::Grants;
 use crate::outbound::Outbound;
 use crate::secret::Secrets;
@@ -67,6 +67,17 @@ impl Sources {
         self.secrets.freshness()
     }
 
+    /// Under which key the material of a credential is kept; `None` for what is had anew each time.
+    #[must_use]
+    pub fn key(credential: &Arc<dyn Credential>, caller: &Caller) -> Option<Key> {
+        let key = credential.key(caller)?;
+        // Whatever a kind's key says: what a person gave serves nobody else, and goes when the grant goes.
+        Some(match credential.provider() {
+            Some(provider) => key.with("principal", &caller.principal.key).with("provider", provider),
+            None => key,
+        })
+    }
+
     /// The material of a credential for this caller: kept, or had now.
     ///
     /// # Errors
@@ -77,15 +88,8 @@ impl Sources {
         caller: &Arc<Caller>,
     ) -> Result<Arc<Material>, MintError> {
         let mint = || credential.clone().mint(caller.clone(), self.clone());
-        match credential.key(caller) {
-            Some(key) => {
-                // Whatever a kind's key says: what a person gave serves nobody else, and goes when the grant goes.
-                let key = match credential.provider() {
-                    Some(provider) => key.with("principal", &caller.principal.key).with("provider", provider),
-                    None => key,
-                };
-                self.freshness().get(key, credential.terms(), mint).await
-            }
+        match Sources::key(credential, caller) {
+            Some(key) => self.freshness().get(key, credential.terms(), mint).await,
             None => match tokio::time::timeout(STORE_TIMEOUT, mint()).await {
                 Ok(material) => material.map(Arc::new),
                 Err(_) => {

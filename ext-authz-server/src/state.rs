@@ -3,10 +3,16 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use zeroize::Zeroizing;
+
 use crate::config;
-use crate::database::{Database, DatabaseError, DatabaseGrants, DatabaseSecrets, DatabaseShared, States, Topic};
+use crate::database::{
+    Database, DatabaseAges, DatabaseBindings, DatabaseError, DatabaseGrants, DatabaseSecrets, DatabaseShared, States,
+    Topic,
+};
 use crate::freshness::Freshness;
 use crate::grants::Grants;
+use crate::lifecycle::{Book, Entry};
 use crate::seal::{LocalKey, SealError, Sealer, WrapKey};
 use crate::secret::Secrets;
 
@@ -29,6 +35,12 @@ pub struct State {
     pub secrets: DatabaseSecrets,
     /// What replicas share.
     pub shared: DatabaseShared,
+    /// Since when secrets have their values.
+    pub ages: DatabaseAges,
+    /// The history of bindings.
+    pub bindings: DatabaseBindings,
+    /// Where bindings stand, as this process knows it.
+    pub book: Arc<Book>,
 }
 
 /// Where the state will be once it is open: stores are made before that.
@@ -61,6 +73,47 @@ impl State {
     /// # Errors
     /// Names what cannot be had.
     pub async fn open(config: &config::Database, secrets: &Secrets) -> Result<Arc<State>, StateError> {
+        let (wrapping, url) = State::needs(config, secrets).await?;
+        let database = Database::open(&url, config.max_connections).await?;
+        let sealer = Arc::new(Sealer::new(database.clone(), wrapping)?);
+        let rewrapped = sealer.rewrap().await?;
+        if rewrapped > 0 {
+            tracing::info!(data_keys = rewrapped, "data keys were wrapped under a new key-encryption key");
+        }
+        State::of(database, sealer)
+    }
+
+    /// Opens the database of this section as it is, makes and changes nothing, and says of which version its tables are. `None`
+    /// where there is none yet.
+    ///
+    /// # Errors
+    /// Names what cannot be had.
+    pub async fn look(config: &config::Database, secrets: &Secrets) -> Result<(Option<Arc<State>>, i64), StateError> {
+        let (wrapping, url) = State::needs(config, secrets).await?;
+        let Some((database, version)) = Database::look(&url).await? else { return Ok((None, 0)) };
+        let sealer = Arc::new(Sealer::new(database.clone(), wrapping)?);
+        Ok((Some(State::of(database, sealer)?), version))
+    }
+
+    fn of(database: Database, sealer: Arc<Sealer>) -> Result<Arc<State>, StateError> {
+        Ok(Arc::new(State {
+            grants: Arc::new(DatabaseGrants::new(database.clone(), sealer.clone())),
+            states: States::new(database.clone(), sealer.clone()),
+            secrets: DatabaseSecrets::new(database.clone(), sealer.clone()),
+            shared: DatabaseShared::new(database.clone(), sealer.clone())?,
+            ages: DatabaseAges::new(database.clone(), sealer.clone()),
+            bindings: DatabaseBindings::new(database.clone(), sealer.clone()),
+            book: Arc::default(),
+            database,
+            sealer,
+        }))
+    }
+
+    /// The key-encryption keys and the address.
+    async fn needs(
+        config: &config::Database,
+        secrets: &Secrets,
+    ) -> Result<(Vec<Arc<dyn WrapKey>>, Zeroizing<String>), StateError> {
         let secret = async |key: String, source: &config::SecretSource| {
             let resolved = secrets.resolve(source).await;
             resolved.map_err(|error| StateError::Secret { key, cause: error.to_string() })
@@ -72,46 +125,52 @@ impl State {
             let local = LocalKey::parse(text.expose());
             wrapping.push(Arc::new(local.map_err(|error| StateError::Secret { key, cause: error.to_string() })?));
         }
-        let database = match &config.url_secret {
+        let url = match &config.url_secret {
             Some(source) => {
                 let url = secret("url_secret".to_owned(), source).await?;
-                let url = std::str::from_utf8(url.expose()).map_err(|_| DatabaseError::Url)?.trim();
-                Database::open(url, config.max_connections).await?
+                std::str::from_utf8(url.expose()).map_err(|_| DatabaseError::Url)?.trim().to_owned()
             }
-            None => Database::open(&config.url, config.max_connections).await?,
+            None => config.url.clone(),
         };
-        let sealer = Arc::new(Sealer::new(database.clone(), wrapping)?);
-        let rewrapped = sealer.rewrap().await?;
-        if rewrapped > 0 {
-            tracing::info!(data_keys = rewrapped, "data keys were wrapped under a new key-encryption key");
-        }
-        Ok(Arc::new(State {
-            grants: Arc::new(DatabaseGrants::new(database.clone(), sealer.clone())),
-            states: States::new(database.clone(), sealer.clone()),
-            secrets: DatabaseSecrets::new(database.clone(), sealer.clone()),
-            shared: DatabaseShared::new(database.clone(), sealer.clone())?,
-            database,
-            sealer,
-        }))
+        Ok((wrapping, Zeroizing::new(url)))
     }
 
-    /// Drops what this process keeps and others have invalidated, and deletes what has ended; without end.
-    pub async fn follow(self: Arc<Self>, freshness: Arc<Freshness>) {
+    /// Drops what this process keeps and others have invalidated, notices each step in the lifecycle of a binding, and deletes
+    /// what has ended; without end.
+    pub async fn follow(self: Arc<Self>, freshness: Arc<Freshness>, notice: impl Fn(Vec<Entry>) + Send) {
         let mut seen = None;
+        // Whether bindings have to be read anew: what was told while nobody listened is unknown.
+        let mut is_due = true;
         let mut tidied = tokio::time::Instant::now();
         loop {
             match self.shared.poll(seen).await {
                 Ok((newest, topics)) => {
                     seen = Some(newest);
+                    is_due |= topics.iter().any(|topic| matches!(topic, Topic::Binding { .. }));
                     for topic in topics {
                         let dropped = topic.forget(&freshness);
                         tracing::debug!(dropped, "an invalidation arrived");
                     }
+                    if is_due {
+                        match self.book.read(&self.bindings).await {
+                            Ok(steps) => {
+                                is_due = false;
+                                notice(steps);
+                            }
+                            Err(error) => tracing::warn!(%error, "where bindings stand cannot be read"),
+                        }
+                    } else {
+                        self.book.confirm();
+                    }
                 }
-                Err(error) => tracing::warn!(%error, "invalidations cannot be looked at"),
+                Err(error) => {
+                    is_due = true;
+                    tracing::warn!(%error, "invalidations cannot be looked at");
+                }
             }
             if tidied.elapsed() >= TIDY {
                 tidied = tokio::time::Instant::now();
+                is_due = true;
                 if let Err(error) = self.database.tidy().await {
                     tracing::warn!(%error, "what has ended could not be deleted");
                 }

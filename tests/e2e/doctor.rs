@@ -1,5 +1,8 @@
 //! `keyward doctor` finds what keeps a server from working, and says what to do.
 
+mod ages;
+mod kept;
+
 use std::process::Output;
 
 use keyward_tests::files;

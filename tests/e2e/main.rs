@@ -20,6 +20,7 @@ mod injection;
 mod istio;
 mod leak;
 mod leaks;
+mod lifecycle;
 mod native_ext_authz;
 mod oauth;
 mod parsing;

@@ -35,6 +35,10 @@ pub enum Event {
     ConnectRefused,
     /// A grant was deleted by an operator.
     GrantRevoked,
+    /// Somebody took a step in the lifecycle of a binding.
+    BindingChanged,
+    /// This server has found such a step and serves by it, from now on or since its start.
+    BindingChangeInForce,
     /// A new configuration or policy serves.
     ConfigReloaded,
     /// A new configuration or policy was refused; the last good one serves.
@@ -67,6 +71,9 @@ pub struct Record {
     /// The grant, where the event is about one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub grant: Option<GrantRecord>,
+    /// The step, where the event is one in the lifecycle of a binding.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub binding: Option<StepRecord>,
     /// What was wrong or what changed, for events of the server.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub detail: String,
@@ -84,6 +91,32 @@ pub struct GrantRecord {
     /// The scopes.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub scopes: Vec<String>,
+}
+
+/// A step in the lifecycle of a binding.
+#[derive(Clone, Debug, Serialize)]
+pub struct StepRecord {
+    /// The binding's id.
+    pub id: String,
+    /// `approve`, `activate`, `disable` or `revoke`.
+    pub action: &'static str,
+    /// The state before.
+    pub from: &'static str,
+    /// The state after.
+    pub to: &'static str,
+    /// The number of steps, with this one.
+    pub version: i64,
+    /// The digest of the definition.
+    pub definition: String,
+    /// Who says to have done it.
+    pub by: String,
+    /// The system's user that ran the command.
+    pub user: String,
+    /// Why, as that person wrote it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// When it was done.
+    pub at: String,
 }
 
 /// A decision.
@@ -207,6 +240,7 @@ impl Record {
             decision: None,
             report: None,
             grant: None,
+            binding: None,
             detail: String::new(),
         }
     }

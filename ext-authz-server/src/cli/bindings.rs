@@ -1,4 +1,4 @@
-//! `keyward bindings`: what is bound to what, as cards without secrets.
+//! `keyward bindings`: what is bound to what, as cards without secrets, and where each binding stands.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -6,12 +6,15 @@ use std::sync::Arc;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
+use super::lifecycle::{Step, history, step};
 use super::{CommandError, ConfigFile, block_on, load};
 use crate::caller::Caller;
 use crate::config::{Binding, Principals};
 use crate::credential::{InjectError, kinds, try_out};
 use crate::freshness::{MintError, MintErrorKind};
-use crate::run::open_state;
+use crate::lifecycle::{Action as StepAction, Gate, State as Stands};
+use crate::run::{open_state, read_book};
+use crate::snapshot::Snapshot;
 use crate::sources::Sources;
 
 #[derive(Debug, Args)]
@@ -22,7 +25,7 @@ pub(super) struct Bindings {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Print one line a binding: whose it is, for which servers and hosts, and whether its secrets are set.
+    /// Print one line a binding: where it stands, whose it is, for which servers and hosts, and whether its secrets are set.
     List {
         #[command(flatten)]
         file: ConfigFile,
@@ -39,6 +42,21 @@ enum Action {
         #[command(flatten)]
         file: ConfigFile,
     },
+    /// Agree to a binding as it is written now. Who changes it asks anew.
+    Approve(Step),
+    /// Let an approved binding serve, or a disabled one again. Servers follow within a second.
+    Activate(Step),
+    /// Stop a binding, whatever its definition, until somebody activates it. Servers follow within a second.
+    Disable(Step),
+    /// Stop a binding for good, whatever its definition. Servers follow within a second.
+    Revoke(Step),
+    /// Print every step that was taken with a binding, oldest first.
+    History {
+        /// The `id` of the binding.
+        id: String,
+        #[command(flatten)]
+        file: ConfigFile,
+    },
 }
 
 /// What may be shown of a binding.
@@ -47,6 +65,9 @@ struct Card<'a> {
     id: &'a str,
     actor: Actor<'a>,
     mode: &'static str,
+    /// Absent where bindings have no lifecycle.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lifecycle: Option<Lifecycle>,
     environment: &'a str,
     owner: &'a str,
     servers: &'a [String],
@@ -54,6 +75,14 @@ struct Card<'a> {
     credentials: Vec<CredentialCard>,
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     headers: &'a [String],
+}
+
+#[derive(Debug, Serialize)]
+struct Lifecycle {
+    state: &'static str,
+    version: i64,
+    definition: String,
+    approvers: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -82,15 +111,24 @@ enum State {
 }
 
 pub(super) fn run(command: &Bindings) -> Result<ExitCode, CommandError> {
-    let (Action::List { file } | Action::Show { file, .. } | Action::Export { file }) = &command.action;
+    let file = match &command.action {
+        Action::Approve(own) => return step(own, StepAction::Approve),
+        Action::Activate(own) => return step(own, StepAction::Activate),
+        Action::Disable(own) => return step(own, StepAction::Disable),
+        Action::Revoke(own) => return step(own, StepAction::Revoke),
+        Action::History { id, file } => return history(id, file),
+        Action::List { file } | Action::Show { file, .. } | Action::Export { file } => file,
+    };
     let snapshots = load(file)?;
     let snapshot = snapshots.current();
     let cards = block_on(async {
         // Without it, what lies there counts as not set.
-        let _ = open_state(&snapshot).await;
+        if let Ok(state) = open_state(&snapshot).await {
+            read_book(state.as_deref()).await;
+        }
         let mut cards = Vec::new();
         for binding in &snapshot.config.bindings {
-            cards.push(card(binding, &snapshot.sources).await);
+            cards.push(card(binding, lifecycle(binding, &snapshot), &snapshot.sources).await);
         }
         cards
     })?;
@@ -102,12 +140,26 @@ pub(super) fn run(command: &Bindings) -> Result<ExitCode, CommandError> {
             Some(card) => println!("{}", serde_json::to_string_pretty(card).unwrap_or_default()),
             None => return Err(CommandError::Other(format!("there is no binding `{id}`"))),
         },
-        Action::Export { .. } => println!("{}", serde_json::to_string_pretty(&cards).unwrap_or_default()),
+        _ => println!("{}", serde_json::to_string_pretty(&cards).unwrap_or_default()),
     }
     Ok(ExitCode::SUCCESS)
 }
 
-async fn card<'a>(binding: &'a Binding, sources: &Arc<Sources>) -> Card<'a> {
+/// Where a binding stands; `unknown` where that cannot be read.
+fn lifecycle(binding: &Binding, snapshot: &Snapshot) -> Option<Lifecycle> {
+    let book = snapshot.sources.secrets.state().get().map(|state| state.book.clone());
+    let gate = Gate::new(snapshot.config.lifecycle?, &snapshot.config.environment, book.clone());
+    let standing = book.and_then(|book| book.standing(&snapshot.config.environment, &binding.id));
+    let entry = standing.and_then(|standing| standing.entry);
+    Some(Lifecycle {
+        state: gate.state(&binding.id, &binding.definition).map_or("unknown", Stands::as_str),
+        version: gate.version(&binding.id),
+        definition: binding.definition.clone(),
+        approvers: entry.map(|entry| entry.record.approvers(&binding.definition).to_vec()).unwrap_or_default(),
+    })
+}
+
+async fn card<'a>(binding: &'a Binding, lifecycle: Option<Lifecycle>, sources: &Arc<Sources>) -> Card<'a> {
     let Principals { users, agents, roles } = &binding.principals;
     let actor = if binding.principals.is_everybody() {
         Actor::Everybody("everybody")
@@ -136,6 +188,7 @@ async fn card<'a>(binding: &'a Binding, sources: &Arc<Sources>) -> Card<'a> {
         id: &binding.id,
         actor,
         mode: binding.mode.as_str(),
+        lifecycle,
         environment: &binding.environment,
         owner: &binding.owner,
         servers: &binding.servers,
@@ -147,10 +200,10 @@ async fn card<'a>(binding: &'a Binding, sources: &Arc<Sources>) -> Card<'a> {
 
 /// The cards in columns, under a header.
 fn table(cards: &[Card<'_>]) -> String {
-    const HEADER: [&str; 7] = ["ID", "MODE", "ENVIRONMENT", "OWNER", "SERVERS", "HOSTS", "SECRETS"];
+    const HEADER: [&str; 9] = ["ID", "STATE", "VERSION", "MODE", "ENVIRONMENT", "OWNER", "SERVERS", "HOSTS", "SECRETS"];
     let mut rows = vec![HEADER.map(str::to_owned)];
     rows.extend(cards.iter().map(Card::row));
-    let widths: [usize; 7] =
+    let widths: [usize; 9] =
         std::array::from_fn(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0));
     let mut text = String::new();
     for row in rows {
@@ -164,7 +217,7 @@ fn table(cards: &[Card<'_>]) -> String {
 // === impl Card ===
 
 impl Card<'_> {
-    fn row(&self) -> [String; 7] {
+    fn row(&self) -> [String; 9] {
         let secrets = match self.credentials.as_slice() {
             [] => "none",
             credentials if credentials.iter().any(|credential| credential.state == State::NotSet) => "NOT SET",
@@ -174,6 +227,8 @@ impl Card<'_> {
         let listed = |list: &[String]| if list.is_empty() { "-".to_owned() } else { list.join(",") };
         [
             self.id.to_owned(),
+            self.lifecycle.as_ref().map_or("active", |own| own.state).to_owned(),
+            self.lifecycle.as_ref().map_or("-".to_owned(), |own| own.version.to_string()),
             self.mode.to_owned(),
             self.environment.to_owned(),
             self.owner.to_owned(),

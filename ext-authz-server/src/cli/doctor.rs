@@ -10,8 +10,8 @@ use crate::doctor::{Finding, Outcome, examine};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Looks at the policy, the audit file, each issuer's keys and clock, each store, and each binding's credentials, from here and
-as this user: run it where `keyward serve` runs. No value is shown. Exit codes: 0 everything passed; 1 a check failed; 2 the
+Looks at the policy, the audit file, each issuer's keys and clock, the database, each provider and its grants, each store, and
+each binding's credentials, from here and as this user: run it where `keyward serve` runs. No value is shown. Exit codes: 0 everything passed; 1 a check failed; 2 the
 configuration cannot be used.")]
 pub(super) struct Doctor {
     #[command(flatten)]
@@ -48,7 +48,9 @@ pub(super) fn run(command: &Doctor) -> Result<ExitCode, CommandError> {
     let failed = findings.iter().filter(|finding| finding.outcome == Outcome::Fail).count();
     if let Format::Text = command.format {
         let of = |outcome| findings.iter().filter(|finding| finding.outcome == outcome).count();
-        println!("{} passed, {failed} failed, {} skipped", of(Outcome::Pass), of(Outcome::Skip));
+        let (passed, warned, skipped) = (of(Outcome::Pass), of(Outcome::Warn), of(Outcome::Skip));
+        let warnings = if warned > 0 { format!("{warned} warned, ") } else { String::new() };
+        println!("{passed} passed, {warnings}{failed} failed, {skipped} skipped");
     }
     Ok(ExitCode::from(u8::from(failed > 0)))
 }
@@ -56,6 +58,7 @@ pub(super) fn run(command: &Doctor) -> Result<ExitCode, CommandError> {
 fn line(finding: &Finding) -> String {
     let outcome = match finding.outcome {
         Outcome::Pass => "pass",
+        Outcome::Warn => "WARN",
         Outcome::Fail => "FAIL",
         Outcome::Skip => "skip",
     };

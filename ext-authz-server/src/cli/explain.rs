@@ -17,6 +17,7 @@ use crate::assembly::assemble;
 use crate::audit::Digester;
 use crate::config::{Config, ServerMode};
 use crate::explain::{Described, ExplainRequest, explain};
+use crate::run::{open_state, read_book};
 
 /// The largest request, in bytes.
 const MAX_REQUEST_BYTES: u64 = 4 * 1024 * 1024;
@@ -96,9 +97,15 @@ pub(super) fn run(command: &Explain) -> Result<ExitCode, CommandError> {
         None => None,
     };
     let message = describe(command, &snapshot.config)?.message();
-    // Nothing is recorded, so the key of the audit trail is not needed.
-    let plan = assemble(snapshot, Digester::new(&[])).map_err(|error| other(error.to_string()))?;
-    let explanation = block_on(explain(&plan, ExplainRequest { message: &message, principal }))?;
+    let explanation = block_on(async {
+        if snapshot.config.lifecycle.is_some() {
+            let state = open_state(&snapshot).await.map_err(|error| other(error.to_string()))?;
+            read_book(state.as_deref()).await;
+        }
+        // Nothing is recorded, so the key of the audit trail is not needed.
+        let plan = assemble(snapshot, Digester::new(&[])).map_err(|error| other(error.to_string()))?;
+        Ok::<_, CommandError>(explain(&plan, ExplainRequest { message: &message, principal }).await)
+    })??;
     if command.json {
         println!("{}", explanation.to_json());
     } else {

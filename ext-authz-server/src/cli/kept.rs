@@ -198,7 +198,7 @@ fn line(card: &GrantCard) -> String {
 }
 
 /// Opens the state of a configuration for one command.
-fn with_state<T>(
+pub(super) fn with_state<T>(
     file: &ConfigFile,
     work: impl AsyncFnOnce(Arc<State>, Arc<Snapshot>) -> Result<T, CommandError>,
 ) -> Result<T, CommandError> {

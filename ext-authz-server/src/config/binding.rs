@@ -36,10 +36,19 @@ pub struct Binding {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Probe")]
     pub probe: Option<Probe>,
+    /// How old the stored secrets of this binding may become before it is said, in days, 1 to 3650: in the log, as a metric and by
+    /// `keyward doctor`. They go on serving. Absent: any age.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "u64", range(min = 1, max = 3650))]
+    pub max_age_days: Option<u64>,
     /// For `passthrough`: the client's own headers that may pass. Never one that identifies the client to Keyward.
     #[serde(default)]
     #[schemars(length(max = 16))]
     pub headers: Vec<String>,
+    /// What tells this definition from any other: SHA-256 over the entry as it is written, up to the order of keys.
+    #[serde(skip)]
+    #[schemars(skip)]
+    pub definition: String,
 }
 
 /// Whose credential a binding holds.

@@ -186,6 +186,9 @@ impl Checker<'_> {
         if let Some(database) = &config.database {
             database.check(self);
         }
+        if let Some(lifecycle) = config.lifecycle {
+            lifecycle.check(self);
+        }
         if let Some(connect) = &config.connect {
             connect.check(self);
         }

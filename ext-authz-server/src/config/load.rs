@@ -7,7 +7,7 @@ use serde_saphyr::Error as YamlError;
 use super::check::Checker;
 use super::node::Node;
 use super::position::Positions;
-use super::{Config, ConfigError, Problem, shape};
+use super::{Config, ConfigError, Problem, definition, shape};
 
 /// The largest configuration file, in bytes.
 const MAX_CONFIG_BYTES: usize = 4 * 1024 * 1024;
@@ -77,6 +77,7 @@ pub fn parse(file: &Path, text: &str) -> Result<Config, ConfigError> {
         problems.sort_by_key(|problem| (problem.line, problem.column));
         return Err(ConfigError { problems });
     }
+    definition::note(&mut config, text);
     config.resolve_paths(file.parent().unwrap_or(Path::new("")));
     Ok(config)
 }

@@ -19,11 +19,11 @@ use std::time::{Duration, SystemTime};
 
 use sha2::{Digest, Sha256};
 
-use super::{Credential, CredentialError, Material, Minting, Outgoing, SlotName};
+use super::{Credential, CredentialError, Material, Minting, Outgoing, Probing, SlotName};
 use crate::caller::{self, Caller};
 use crate::config::credential::Kind as _;
 use crate::config::{AwsCredential, AwsKeys, AwsPayload, AwsSignature, AwsSource};
-use crate::freshness::{Key, MintError};
+use crate::freshness::{Key, MintError, MintErrorKind};
 use crate::secret::Secrets;
 use crate::sources::Sources;
 use role::{ACCESS_KEY_ID, Role, RoleError, SECRET_ACCESS_KEY, SESSION_TOKEN, WebIdentity};
@@ -171,6 +171,23 @@ impl Credential for Aws {
                 Err(error) => Err(MintError::rejected(error)),
             }
         })
+    }
+
+    fn probe(self: Arc<Self>, caller: Arc<Caller>, sources: Arc<Sources>) -> Option<Probing> {
+        Some(Box::pin(async move {
+            let mut seen = Vec::new();
+            for probe::Finding { step, result } in Aws::probe(&self, &caller, &sources).await {
+                match result {
+                    Ok(text) => seen.push(format!("{step}: {text}")),
+                    // Each tenant has its own role or external id: what comes before is seen without one.
+                    Err(error) if error.kind == MintErrorKind::NeedsCaller => {
+                        seen.push(format!("{step}: try `keyward aws check --tenant TENANT`"));
+                    }
+                    Err(error) => return Err(MintError { cause: format!("{step}: {}", error.cause), ..error }),
+                }
+            }
+            Ok(seen.join(", "))
+        }))
     }
 
     fn signs(&self) -> bool {

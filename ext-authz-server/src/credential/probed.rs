@@ -73,6 +73,10 @@ impl Credential for Probed {
         self.credentials.iter().flat_map(|credential| credential.places()).collect()
     }
 
+    fn parts(&self) -> &[Arc<dyn Credential>] {
+        &self.credentials
+    }
+
     fn references(&self) -> Vec<String> {
         self.credentials.iter().flat_map(|credential| credential.references()).collect()
     }

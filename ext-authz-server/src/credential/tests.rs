@@ -131,8 +131,9 @@ fn choice(
         hosts: Vec::new(),
         credentials,
         passthrough: passthrough.iter().map(|name| (*name).to_owned()).collect(),
+        definition: String::new(),
     };
-    Choice { bindings: vec![binding.into()], server_slots, foreign_placeholders: Vec::new() }
+    Choice { bindings: vec![binding.into()], server_slots, foreign_placeholders: Vec::new(), gated: false }
 }
 
 fn slots() -> Vec<SlotName> {

@@ -74,6 +74,20 @@ impl DatabaseSecrets {
         self.sealer.open(place(path), &sealed).await.map(Some)
     }
 
+    /// When a secret was last put; `None` where there is none.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn changed(&self, path: &str) -> Result<Option<SystemTime>, DatabaseError> {
+        let read = |error: sqlx::Error| failed("read the age of a secret", &error);
+        let found = sqlx::query("SELECT changed_ms FROM secrets WHERE path = $1")
+            .bind(path)
+            .fetch_optional(self.database.pool())
+            .await
+            .map_err(read)?;
+        found.map(|row| row.try_get(0).map(from_unix_ms)).transpose().map_err(|error| read(error))
+    }
+
     /// Deletes a secret; false where there was none.
     ///
     /// # Errors

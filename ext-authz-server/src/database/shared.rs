@@ -54,6 +54,13 @@ pub enum Topic {
         /// Its path.
         path: String,
     },
+    /// A binding took a step in its lifecycle; nothing that is kept is dropped by this alone.
+    Binding {
+        /// The environment.
+        environment: String,
+        /// Its id.
+        id: String,
+    },
 }
 
 /// What is shared through a database.
@@ -300,10 +307,12 @@ impl Topic {
             Topic::Secret { path } => {
                 freshness.forget(&[("kind", "secret"), ("store", BUILTIN_SCHEME), ("reference", path)])
             }
+            Topic::Binding { .. } => 0,
         }
     }
 
-    fn text(&self) -> String {
+    /// As it lies in the database.
+    pub(super) fn text(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
     }
 }

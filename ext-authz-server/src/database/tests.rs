@@ -10,6 +10,7 @@ use super::*;
 use crate::credential::Material;
 use crate::freshness::{Key, Shared as _};
 use crate::grants::{Grant, GrantKey, Grants as _, Replaced, Version};
+use crate::lifecycle::{Action, Entry, Record, State};
 use crate::scratch::Scratch;
 use crate::seal::{LocalKey, SealError, Sealer};
 use crate::secret::SecretBytes;
@@ -99,6 +100,9 @@ async fn suite(url: &str) {
     material_is_shared_until_it_ends(&database, &sealer).await;
     invalidations_arrive_in_order_at_every_replica(&database, &sealer).await;
     what_was_moved_to_another_row_cannot_be_opened(&database, &sealer).await;
+    a_history_grows_by_one_step_at_a_time(&database, &sealer).await;
+    a_step_that_was_moved_or_copied_cannot_be_opened(&database, &sealer).await;
+    a_value_is_as_old_as_it_was_seen(&database, &sealer).await;
     a_second_replica_reads_what_the_first_one_sealed(url, &database, &sealer).await;
     assert!(database.tidy().await.unwrap() > 0);
     database.close().await;
@@ -357,6 +361,80 @@ async fn what_was_moved_to_another_row_cannot_be_opened(database: &Database, sea
     let error = grants.load(&mallory).await.err().unwrap();
     assert_eq!(error.to_string(), format!("grants: {}", SealError::Refused));
     grants.delete(&mallory, None).await.unwrap();
+}
+
+fn approved(id: &str, version: i64, by: &str) -> Entry {
+    let record = Record::default().after(Action::Approve, "marked", by, 1).unwrap().unwrap();
+    Entry {
+        environment: "test".into(),
+        id: id.into(),
+        version,
+        action: Action::Approve,
+        from: State::Draft,
+        to: State::Approved,
+        definition: "marked".into(),
+        by: by.into(),
+        user: "root".into(),
+        reason: "a marked reason".into(),
+        at_ms: 1_700_000_000_000,
+        record,
+    }
+}
+
+async fn a_history_grows_by_one_step_at_a_time(database: &Database, sealer: &Arc<Sealer>) {
+    let history = DatabaseBindings::new(database.clone(), sealer.clone());
+    let shared = replica(database, sealer);
+    let (start, _) = shared.poll(None).await.unwrap();
+    let tasks = (0..8).map(|number| {
+        let history = history.clone();
+        tokio::spawn(async move { history.add(&approved("raced", 1, &format!("racer-{number}"))).await.unwrap() })
+    });
+    let mut added = 0;
+    for task in tasks.collect::<Vec<_>>() {
+        added += usize::from(task.await.unwrap());
+    }
+    assert_eq!(added, 1, "of those who write one version, one wins");
+    let topic = Topic::Binding { environment: "test".into(), id: "raced".into() };
+    assert_eq!(shared.poll(Some(start)).await.unwrap(), (start + 1, vec![topic]), "and one is told");
+    assert!(history.add(&approved("raced", 2, "alice")).await.unwrap());
+    assert!(!history.add(&approved("raced", 2, "bob")).await.unwrap());
+    assert!(history.add(&approved("other", 1, "carol")).await.unwrap());
+    let newest = history.newest().await.unwrap();
+    let newest: Vec<_> = newest.iter().map(|own| (own.id.as_str(), own.version, own.entry.is_ok())).collect();
+    assert_eq!(newest, [("other", 1, true), ("raced", 2, true)]);
+    let all = history.history("test", "raced", 0).await.unwrap();
+    assert_eq!(all.iter().map(|entry| entry.version).collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(history.history("test", "raced", 1).await.unwrap(), [approved("raced", 2, "alice")]);
+    assert!(history.history("production", "raced", 0).await.unwrap().is_empty());
+}
+
+async fn a_step_that_was_moved_or_copied_cannot_be_opened(database: &Database, sealer: &Arc<Sealer>) {
+    let history = DatabaseBindings::new(database.clone(), sealer.clone());
+    for statement in [
+        "INSERT INTO binding_history SELECT environment, 'copied', version, key_id, sealed, created_ms \
+         FROM binding_history WHERE id = 'other'",
+        "INSERT INTO binding_history SELECT environment, id, 3, key_id, sealed, created_ms \
+         FROM binding_history WHERE id = 'raced' AND version = 1",
+    ] {
+        sqlx::query(statement).execute(database.pool()).await.unwrap();
+    }
+    let newest = history.newest().await.unwrap();
+    let newest: Vec<_> = newest.iter().map(|own| (own.id.as_str(), own.version, own.entry.is_ok())).collect();
+    assert_eq!(newest, [("copied", 1, false), ("other", 1, true), ("raced", 3, false)]);
+    assert!(history.history("test", "raced", 0).await.is_err());
+}
+
+async fn a_value_is_as_old_as_it_was_seen(database: &Database, sealer: &Arc<Sealer>) {
+    let ages = DatabaseAges::new(database.clone(), sealer.clone());
+    assert_eq!(ages.since("test", "vault://a", "marked one").await.unwrap(), None);
+    let noted = ages.note("test", "vault://a", "marked one").await.unwrap();
+    let since = ages.since("test", "vault://a", "marked one").await.unwrap().unwrap();
+    assert_eq!(unix_ms(since), unix_ms(noted));
+    assert_eq!(ages.since("test", "vault://a", "marked two").await.unwrap(), None, "another value");
+    assert_eq!(ages.since("other", "vault://a", "marked one").await.unwrap(), None, "another environment's");
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    assert!(ages.note("test", "vault://a", "marked two").await.unwrap() > since);
+    assert_eq!(ages.since("test", "vault://a", "marked one").await.unwrap(), None, "it was replaced");
 }
 
 async fn a_second_replica_reads_what_the_first_one_sealed(url: &str, database: &Database, first: &Arc<Sealer>) {

@@ -1,8 +1,10 @@
 //! The stores that are part of Keyward: `keyward://PATH` is an operator's secret, put with `keyward secrets put`;
 //! `grant://PROVIDER` is the key that the calling person entered on the connect page.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::{Resolved, Resolving, SecretBytes, SecretError, SecretStore};
 use crate::caller::Caller;
@@ -62,6 +64,10 @@ impl SecretStore for Builtin {
                 Err(error) => Err(SecretError::Unavailable { reference, cause: error.to_string() }),
             }
         })
+    }
+
+    fn changed<'a>(&'a self, rest: &'a str) -> Pin<Box<dyn Future<Output = Option<SystemTime>> + Send + 'a>> {
+        Box::pin(async move { self.0.get()?.secrets.changed(rest).await.ok()? })
     }
 
     fn terms(&self) -> Option<Terms> {

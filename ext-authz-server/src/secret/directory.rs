@@ -1,6 +1,9 @@
 //! A folder of secret files, `NAME://path/in/the/folder`: mounted secrets, or one file a client under its id.
 
+use std::future::Future;
 use std::path::Path;
+use std::pin::Pin;
+use std::time::SystemTime;
 
 use super::{FileStore, Resolving, SecretError, SecretStore};
 use crate::config::DirectoryStore;
@@ -30,6 +33,10 @@ impl SecretStore for Directory {
 
     fn resolve<'a>(&'a self, rest: &'a str) -> Resolving<'a> {
         self.0.resolve(rest)
+    }
+
+    fn changed<'a>(&'a self, rest: &'a str) -> Pin<Box<dyn Future<Output = Option<SystemTime>> + Send + 'a>> {
+        self.0.changed(rest)
     }
 }
 

@@ -5,9 +5,11 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::future::Future;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -110,6 +112,12 @@ impl SecretStore for FileStore {
             return Ok(());
         };
         Err(SecretError::Reference { cause })
+    }
+
+    /// When the file to which the path leads was last written.
+    fn changed<'a>(&'a self, rest: &'a str) -> Pin<Box<dyn Future<Output = Option<SystemTime>> + Send + 'a>> {
+        let metadata = std::fs::metadata(self.base.join(rest));
+        Box::pin(std::future::ready(metadata.and_then(|metadata| metadata.modified()).ok()))
     }
 
     fn resolve<'a>(&'a self, rest: &'a str) -> Resolving<'a> {

@@ -169,8 +169,9 @@ fn bindings_are_shown_without_their_secrets() {
     assert!(!out.contains(super::fixture::SECRET));
     std::fs::remove_file(fixture.directory.join("api.key")).unwrap();
     let (_, out, _) = keyward(&fixture, &["bindings", "list"]);
-    let expected = "ID            MODE             ENVIRONMENT  OWNER          SERVERS  HOSTS                   SECRETS\n\
-                    demo-api-key  service_account  test         platform-team  demo     upstream.internal:9000  NOT SET\n";
+    let expected = "ID            STATE   VERSION  MODE             ENVIRONMENT  OWNER          SERVERS  HOSTS                   \
+                    SECRETS\n\
+                    demo-api-key  active  -        service_account  test         platform-team  demo     upstream.internal:9000  NOT SET\n";
     assert_eq!(out, expected);
     let (_, out, _) = keyward(&fixture, &["bindings", "export"]);
     assert_eq!(serde_json::from_str::<Value>(&out).unwrap()[0]["credentials"][0]["state"], "not_set");

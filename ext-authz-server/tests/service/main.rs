@@ -7,6 +7,7 @@ mod fixture;
 
 mod allow;
 mod aws_page;
+mod binding_states;
 mod command_line;
 mod configuration;
 mod deny;

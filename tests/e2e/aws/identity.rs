@@ -132,9 +132,20 @@ async fn a_trust_policy_that_refuses_is_a_denial_with_the_remedy() {
         assert!(!said.contains(secret.as_str()), "{said}");
     }
 
+    // The doctor sees what can be seen without a tenant, and fails where that does.
+    let look = |text: &[u8]| {
+        let text = String::from_utf8_lossy(text).into_owned();
+        text.lines().find(|line| line.contains(&format!("binding `{BINDING}`"))).unwrap_or(&text).to_owned()
+    };
+    let line = look(&scene.keyward(&["doctor"]).stdout);
+    assert!(line.starts_with("skip  ") && line.contains("identity: arn:aws:iam::"), "{line}");
+    assert!(line.contains("try `keyward aws check --tenant TENANT`"), "{line}");
+
     // Without STS there are no keys, and no call.
     scene.moto.forget().await.unwrap();
     scene.moto.process.stop(std::time::Duration::from_secs(5));
+    let line = look(&scene.keyward(&["doctor"]).stdout);
+    assert!(line.starts_with("FAIL  "), "{line}");
     let answer = scene.send_as(who_am_i(), "carol", TENANT).await;
     assert_eq!(answer.json().unwrap()["error"]["reason"], "credential_unavailable", "{}", answer.text());
 }

@@ -50,6 +50,9 @@ impl Checker<'_> {
         self.hosts(key, binding);
         self.contents(key, binding);
         self.slots(key, &binding.credentials);
+        if let Some(days) = binding.max_age_days {
+            self.range(format!("{key}.max_age_days"), days, 1..=3650);
+        }
         if let Some(probe) = &binding.probe {
             self.probe(&format!("{key}.probe"), binding, probe);
         }

@@ -1,0 +1,101 @@
+//! What was had for which binding, so that it can be dropped when the binding is stopped.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::caller::{Caller, could_be};
+use crate::config::Config;
+use crate::credential::Credential;
+use crate::freshness::Digest;
+use crate::plan::Plan;
+use crate::sources::Sources;
+
+/// The most traces of one binding; beyond them everything that is kept is dropped with it.
+const MAX_TRACES: usize = 16_384;
+
+/// What was had, by binding.
+#[derive(Default)]
+pub struct Used(Mutex<HashMap<String, HashSet<Trace>>>);
+
+/// Something that is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Trace {
+    /// A material that was minted.
+    Material(Digest),
+    /// A content of a store: scheme, and what follows it.
+    Content(String, String),
+}
+
+// === impl Used ===
+
+impl Used {
+    /// Notes what a credential of a binding was made of for this caller.
+    pub fn note(&self, binding: &str, credential: &Arc<dyn Credential>, caller: &Caller) {
+        let parts = credential.parts().iter().chain([credential]);
+        let keys = parts.filter_map(|part| Sources::key(part, caller));
+        let materials: Vec<Trace> = keys.map(|key| Trace::Material(key.digest())).collect();
+        let content = |reference: String| {
+            let (scheme, rest) = reference.split_once("://")?;
+            Some(Trace::Content(scheme.to_owned(), caller.fill(rest).ok()?))
+        };
+        let contents = credential.references().into_iter().filter_map(content);
+        let mut used = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = match used.get_mut(binding) {
+            Some(own) => own,
+            None => used.entry(binding.to_owned()).or_default(),
+        };
+        if own.len() < MAX_TRACES {
+            own.extend(materials.into_iter().chain(contents));
+        }
+    }
+
+    /// What was had for this binding and for none of those that serve; `None` where that was too much to remember.
+    fn take(&self, binding: &str, serves: impl Fn(&str) -> bool) -> Option<Vec<Trace>> {
+        let mut used = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = used.remove(binding).unwrap_or_default();
+        if own.len() >= MAX_TRACES {
+            return None;
+        }
+        let others: Vec<&HashSet<Trace>> = used.iter().filter(|(id, _)| serves(id)).map(|(_, traces)| traces).collect();
+        Some(own.into_iter().filter(|trace| !others.iter().any(|other| other.contains(trace))).collect())
+    }
+}
+
+/// Drops what is kept for a binding that does not serve any more, and gives back what stores lent for it alone. How much
+/// that was is not known to the caller: the values are gone either way.
+pub async fn unbind(id: &str, plan: &Plan, config: &Config) {
+    let sources = plan.sources();
+    let Some(state) = sources.secrets.state().get() else { return };
+    let serves = |id: &str| plan.catalogue().serves_now(id);
+    let freshness = sources.freshness();
+    let references = |wanted: &dyn Fn(&str) -> bool| -> Vec<String> {
+        let bindings = config.bindings.iter().filter(|binding| wanted(&binding.id));
+        let sources = bindings.flat_map(|binding| &binding.credentials).flat_map(|own| own.kind().secrets());
+        sources.map(|(_, source)| source.reference.clone()).collect()
+    };
+    let in_use = references(&serves);
+    let is_used = |reference: &str| in_use.iter().any(|template| could_be(template, reference));
+    match state.book.used().take(id, serves) {
+        None => drop(freshness.forget(&[])),
+        Some(traces) => {
+            let mut materials = Vec::new();
+            for trace in traces {
+                match trace {
+                    Trace::Material(digest) => {
+                        freshness.forget_digest(&digest);
+                        materials.push(digest.to_string());
+                    }
+                    Trace::Content(scheme, rest) if !is_used(&format!("{scheme}://{rest}")) => {
+                        freshness.forget(&[("kind", "secret"), ("store", &scheme), ("reference", &rest)]);
+                    }
+                    Trace::Content(..) => {}
+                }
+            }
+            if let Err(error) = state.bindings.drop_material(&materials).await {
+                tracing::warn!(%error, binding = id, "what replicas share of a stopped binding could not be dropped");
+            }
+        }
+    }
+    freshness.forget(&[("kind", "probed"), ("binding", id)]);
+    sources.secrets.retain(&in_use).await;
+}

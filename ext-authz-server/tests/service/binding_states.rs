@@ -1,0 +1,250 @@
+//! Bindings that people approve, activate, disable and revoke: the commands, and a server that follows them.
+
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use envoy_types::pb::envoy::service::auth::v3::authorization_client::AuthorizationClient;
+use keyward_server::check::Engine;
+use keyward_server::run::Service;
+use keyward_server::snapshot::Snapshots;
+use serde_json::{Value, json};
+use tonic::transport::Channel;
+
+use super::fixture::Fixture;
+use super::scene::{Answer, Ask, call};
+
+const ID: &str = "demo-api-key";
+
+/// A folder whose bindings have a lifecycle.
+fn fixture(name: &str, approvals: usize) -> Fixture {
+    let fixture = Fixture::new(name);
+    fixture.write("kek", "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=");
+    let config = std::fs::read_to_string(fixture.configuration()).unwrap();
+    let more = format!(
+        "database: {{ encryption_keys: [{{ ref: \"file://kek\" }}] }}\nlifecycle: {{ approvals: {approvals} }}\n"
+    );
+    fixture.write("keyward.yaml", &(config + &more));
+    fixture
+}
+
+/// Runs `keyward bindings …`: the exit code, and what it printed.
+fn bindings(fixture: &Fixture, arguments: &str) -> (i32, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_keyward"))
+        .arg("bindings")
+        .args(arguments.split(' '))
+        .env("KEYWARD_CONFIG", fixture.configuration())
+        .output()
+        .unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code().unwrap(), String::from_utf8(text).unwrap().trim_end().to_owned())
+}
+
+fn card(fixture: &Fixture) -> Value {
+    let (code, text) = bindings(fixture, &format!("show {ID}"));
+    assert_eq!(code, 0, "{text}");
+    serde_json::from_str::<Value>(&text).unwrap()["lifecycle"].clone()
+}
+
+#[test]
+fn two_people_approve_one_activates_and_each_step_is_kept() {
+    let fixture = fixture("states-two", 2);
+    let run = |arguments: &str| bindings(&fixture, arguments);
+    assert_eq!(card(&fixture)["state"], "draft");
+    for (arguments, code, expected) in [
+        (
+            "activate ID --by alice",
+            1,
+            "binding `ID`: it is draft, with 0 of 2 approvals of this definition; what can be done: approve, disable, revoke",
+        ),
+        ("approve ID --by alice --reason reviewed", 0, "binding `ID`: draft -> draft, version 1"),
+        ("approve ID --by alice", 0, "binding `ID`: nothing has changed; it is draft, version 1"),
+        ("approve ID --by Alice", 0, "binding `ID`: nothing has changed; it is draft, version 1"),
+        (
+            "activate ID --by alice",
+            1,
+            "binding `ID`: it is draft, with 1 of 2 approvals of this definition; what can be done: approve, disable, revoke",
+        ),
+        (
+            "approve ID --by bob --version 7",
+            1,
+            "binding `ID`: it is at version 1 and draft, not at version 7; nothing has changed",
+        ),
+        ("approve ID --by bob --version 1", 0, "binding `ID`: draft -> approved, version 2"),
+        ("approve ID --by carol", 0, "binding `ID`: nothing has changed; it is approved, version 2"),
+        ("activate ID", 0, "binding `ID`: approved -> active, version 3"),
+        ("activate ID", 0, "binding `ID`: nothing has changed; it is active, version 3"),
+        ("disable ID", 0, "binding `ID`: active -> disabled, version 4"),
+        ("activate ID", 0, "binding `ID`: disabled -> active, version 5"),
+        ("revoke ID --by carol", 0, "binding `ID`: active -> revoked, version 6"),
+        ("revoke ID --by carol", 0, "binding `ID`: nothing has changed; it is revoked, version 6"),
+        (
+            "activate ID",
+            1,
+            "binding `ID`: it is revoked, so that it cannot be activated; what can be done: nothing, declare a binding with another id",
+        ),
+        ("disable none", 1, "binding `none`: there is none in the configuration"),
+        ("history none", 1, "binding `none`: nobody has taken a step with it"),
+    ] {
+        let (code_is, text) = run(&arguments.replace("ID", ID));
+        assert_eq!((code_is, text), (code, expected.replace("ID", ID)), "{arguments}");
+    }
+    let (_, text) = run(&format!("history {ID}"));
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 6, "{text}");
+    assert!(
+        lines[0].contains("version 1  approve: draft -> draft  by alice (user ") && lines[0].ends_with("\"reviewed\"")
+    );
+    assert!(lines[5].contains("version 6  revoke: active -> revoked  by carol (user "));
+    let (_, text) = run("list");
+    assert!(text.contains("demo-api-key  revoked  6 "), "{text}");
+    let audit = std::fs::read_to_string(fixture.directory.join("audit.jsonl")).unwrap();
+    let records: Vec<Value> = audit.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(records.len(), 6, "{audit}");
+    let step = &records[1]["binding"];
+    assert_eq!(records[1]["event"], "binding_changed");
+    assert_eq!(
+        (&step["id"], &step["from"], &step["to"], &step["version"], &step["by"]),
+        (&json!(ID), &json!("draft"), &json!("approved"), &json!(2), &json!("bob"))
+    );
+    assert_eq!(step["definition"].as_str().map(str::len), Some(64));
+}
+
+#[test]
+fn of_many_writers_of_one_version_exactly_one_wins() {
+    let fixture = fixture("states-race", 0);
+    let outcomes: Vec<(i32, String)> = std::thread::scope(|scope| {
+        let writers: Vec<_> = (0..6)
+            .map(|number| {
+                let action = if number % 2 == 0 { "disable" } else { "revoke" };
+                let arguments = format!("{action} {ID} --version 0 --by writer-{number}");
+                let fixture = &fixture;
+                scope.spawn(move || bindings(fixture, &arguments))
+            })
+            .collect();
+        writers.into_iter().map(|writer| writer.join().unwrap()).collect()
+    });
+    let won = outcomes.iter().filter(|(code, _)| *code == 0).count();
+    assert_eq!(won, 1, "{outcomes:#?}");
+    for (_, text) in outcomes.iter().filter(|(code, _)| *code != 0) {
+        assert!(text.contains("it is at version 1 and "), "{text}");
+    }
+    assert_eq!(bindings(&fixture, &format!("history {ID}")).1.lines().count(), 1);
+}
+
+#[test]
+fn without_a_lifecycle_there_is_no_step_and_without_a_database_no_lifecycle() {
+    let plain = Fixture::new("states-none");
+    assert_eq!(bindings(&plain, &format!("disable {ID}")).0, 1);
+    let config = std::fs::read_to_string(plain.configuration()).unwrap();
+    plain.write("keyward.yaml", &format!("{config}lifecycle: {{ approvals: 3 }}\n"));
+    let (code, text) = bindings(&plain, "list");
+    assert_eq!(code, 1);
+    assert!(text.contains("`lifecycle`: there is nowhere to keep it; add the section `database`"), "{text}");
+    assert!(text.contains("`lifecycle.approvals`: `3` is not from 0 to 2"), "{text}");
+}
+
+struct Running {
+    fixture: Fixture,
+    snapshots: Arc<Snapshots>,
+    engine: Arc<Engine>,
+    client: AuthorizationClient<Channel>,
+}
+
+async fn serve(fixture: Fixture) -> Running {
+    let snapshots = Snapshots::load(&fixture.configuration()).unwrap_or_else(|error| panic!("{error}"));
+    let service = Service::prepare(snapshots.clone()).await.unwrap();
+    let addresses: Value = serde_json::from_str(&service.addresses()).unwrap();
+    let engine = service.engine();
+    tokio::spawn(service.run());
+    let grpc = format!("http://{}", addresses["grpc"].as_str().unwrap());
+    let channel = Channel::from_shared(grpc).unwrap().connect().await.unwrap();
+    Running { fixture, snapshots, engine, client: AuthorizationClient::new(channel) }
+}
+
+impl Running {
+    async fn reason(&mut self) -> String {
+        let ask = call("echo");
+        let mut headers = ask.headers.clone();
+        headers.push(("authorization", format!("Bearer {}", self.fixture.token(&json!({})))));
+        let message = Ask { headers, token: None, body: ask.body.clone(), ..ask }.message();
+        let answer = Answer(self.client.check(message).await.unwrap().into_inner());
+        if answer.code() == 0 {
+            return "allowed".into();
+        }
+        answer.denied().2["error"]["data"]["reason"].as_str().unwrap().to_owned()
+    }
+
+    /// Waits until calls end like this; how long that took.
+    async fn until(&mut self, expected: &str) -> Duration {
+        let began = Instant::now();
+        loop {
+            let reason = self.reason().await;
+            if reason == expected {
+                return began.elapsed();
+            }
+            assert!(began.elapsed() < Duration::from_secs(5), "{reason} instead of {expected}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_follows_and_a_changed_definition_is_a_draft_again() {
+    let mut running = serve(fixture("states-serve", 1)).await;
+    assert_eq!(running.reason().await, "binding_inactive");
+    for (step, expected) in [
+        ("approve", "binding_inactive"),
+        ("activate", "allowed"),
+        ("disable", "binding_inactive"),
+        ("activate", "allowed"),
+    ] {
+        let (code, text) = bindings(&running.fixture, &format!("{step} {ID}"));
+        assert_eq!(code, 0, "{text}");
+        let took = running.until(expected).await;
+        assert!(took < Duration::from_millis(1500), "{step}: {took:?}");
+    }
+    // Another owner is another definition; the one before needs no new approval.
+    let before = std::fs::read_to_string(running.fixture.configuration()).unwrap();
+    for (text, expected) in [
+        (before.replace("owner: platform-team", "owner: another-team"), "binding_inactive"),
+        (before.clone(), "allowed"),
+    ] {
+        running.fixture.write("keyward.yaml", &text);
+        running.snapshots.reload().unwrap();
+        running.until(expected).await;
+    }
+    // A definition that was approved and activated before it is rolled out serves from its first moment on.
+    let next = before.replace("owner: platform-team", "owner: a-third-team");
+    running.fixture.write("keyward.yaml", &next);
+    for step in ["approve", "activate"] {
+        assert_eq!(bindings(&running.fixture, &format!("{step} {ID}")).0, 0);
+    }
+    assert_eq!(running.reason().await, "allowed", "the definition that serves is not touched");
+    tokio::time::sleep(Duration::from_millis(900)).await;
+    running.snapshots.reload().unwrap();
+    let revision = running.snapshots.current().revision.clone();
+    while running.engine.plan().revision() != revision {
+        assert_eq!(running.reason().await, "allowed");
+    }
+    assert_eq!(running.reason().await, "allowed");
+    let audit = std::fs::read_to_string(running.fixture.directory.join("audit.jsonl")).unwrap();
+    let in_force = audit.lines().filter(|line| line.contains("\"binding_change_in_force\"")).count();
+    assert_eq!(in_force, 6, "{audit}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_history_that_cannot_be_read_at_the_start_denies_until_it_can() {
+    let fixture = fixture("states-unread", 0);
+    assert_eq!(bindings(&fixture, &format!("disable {ID}")).0, 0);
+    let url = format!("sqlite://{}", fixture.directory.join("keyward.db").display());
+    sqlx::any::install_default_drivers();
+    let database = sqlx::AnyPool::connect(&url).await.unwrap();
+    sqlx::query("ALTER TABLE binding_history RENAME TO away").execute(&database).await.unwrap();
+    let mut running = serve(fixture).await;
+    assert_eq!(running.reason().await, "decision_unavailable");
+    assert!(running.engine.problems().iter().any(|problem| problem.contains("could not be read")));
+    sqlx::query("ALTER TABLE away RENAME TO binding_history").execute(&database).await.unwrap();
+    running.until("binding_inactive").await;
+    assert!(running.engine.problems().is_empty(), "{:?}", running.engine.problems());
+}
