@@ -110,7 +110,8 @@ async fn a_burst_of_first_calls_makes_one_mint() {
     let (servers, authority, api) = Servers::start(3600).await;
     let stack = stack("freshness-burst", authority, api).start().await.unwrap();
     let answers = burst(&stack, 200).await;
-    assert!(answers.iter().all(|answer| answer.status == 200), "{:?}", answers[0].text());
+    let refused: Vec<String> = answers.iter().filter(|answer| answer.status != 200).map(Answer::text).collect();
+    assert!(refused.is_empty(), "{} of 200: {:?}", refused.len(), refused.first());
     assert_eq!(servers.minted(), 1);
     expect::nothing_written(&stack, &[&name(1), "client-secret-of-keyward-4be2"]).await;
 }
