@@ -85,7 +85,7 @@ impl DatabaseSecrets {
             .fetch_optional(self.database.pool())
             .await
             .map_err(read)?;
-        found.map(|row| row.try_get(0).map(from_unix_ms)).transpose().map_err(|error| read(error))
+        found.map(|row| row.try_get(0).map(from_unix_ms)).transpose().map_err(read)
     }
 
     /// Deletes a secret; false where there was none.

@@ -92,7 +92,8 @@ impl Book {
                     (true, None) => {}
                     // What lies between counts too; where it cannot be opened, the newest has been complained about.
                     (false, _) => match history.history(&newest.environment, &newest.id, version).await {
-                        Ok(all) => steps.extend(all),
+                        // A step that came between the two readings is told at the next one.
+                        Ok(all) => steps.extend(all.into_iter().filter(|step| step.version <= newest.version)),
                         Err(HistoryError::Database(error)) => return Err(error.into()),
                         Err(_) => steps.extend(entry.clone()),
                     },

@@ -99,3 +99,43 @@ pub async fn unbind(id: &str, plan: &Plan, config: &Config) {
     freshness.forget(&[("kind", "probed"), ("binding", id)]);
     sources.secrets.retain(&in_use).await;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{HeaderCredential, SecretSource};
+    use crate::credential::header::Header;
+
+    fn header(reference: &str) -> Arc<dyn Credential> {
+        let secret = SecretSource { reference: reference.into(), json_key: None, trim_newline: false };
+        Arc::new(Header(HeaderCredential { name: "x".into(), template: "{secret}".into(), secret }))
+    }
+
+    #[test]
+    fn what_another_binding_that_serves_uses_as_well_is_left_alone() {
+        let used = Used::default();
+        let nobody = Caller::none("test");
+        let content = |rest: &str| Trace::Content("vault".into(), rest.into());
+        for (binding, reference) in
+            [("a", "vault://own"), ("a", "vault://shared"), ("a", "vault://kv/{environment}"), ("b", "vault://shared")]
+        {
+            used.note(binding, &header(reference), &nobody);
+        }
+        let mut taken = used.take("a", |id| id == "b").unwrap();
+        taken.sort_by_key(|trace| format!("{trace:?}"));
+        assert_eq!(taken, [content("kv/test"), content("own")]);
+        assert_eq!(used.take("a", |_| true), Some(Vec::new()), "it was taken");
+        used.note("a", &header("vault://shared"), &nobody);
+        assert_eq!(used.take("a", |_| false), Some(vec![content("shared")]), "the other one does not serve either");
+    }
+
+    #[test]
+    fn more_than_can_be_remembered_is_everything() {
+        let used = Used::default();
+        let nobody = Caller::none("test");
+        for number in 0..=MAX_TRACES {
+            used.note("a", &header(&format!("vault://{number}")), &nobody);
+        }
+        assert_eq!(used.take("a", |_| true), None);
+    }
+}

@@ -121,6 +121,17 @@ async fn a_provider_is_reached_and_knows_the_client_and_its_grants_are_counted()
     says(&text, "pass  provider `calendar`:", &["its metadata can be used", "client `keyward-calendar` is known at"]);
     says(&text, "pass  grants of `calendar`:", &["0 in use, 0 ended, 0 need consent again"]);
 
+    let into =
+        "INSERT INTO grants (tenant, principal, provider, version, key_id, sealed, changed_ms, expires_ms) VALUES";
+    tamper(&stack, &format!("{into} ('t', 'ended', 'calendar', 1, 'none', 'none', 0, 1)"));
+    let (_, text) = doctor(&stack, &[]);
+    says(&text, "pass  grants of `calendar`:", &["0 in use, 1 ended"]);
+    tamper(&stack, &format!("{into} ('t', 'broken', 'calendar', 1, 'none', 'none', 0, NULL)"));
+    let (code, text) = doctor(&stack, &[]);
+    assert_eq!(code, Some(1), "{text}");
+    says(&text, "FAIL  grants of `calendar`:", &["cannot be opened", "check `database.encryption_keys`"]);
+    tamper(&stack, "DELETE FROM grants");
+
     let (code, text) = doctor(&stack, &[("CLIENT_SECRET", "canary-of-somebody-else")]);
     assert_eq!(code, Some(1), "{text}");
     says(&text, "FAIL  provider `calendar`:", &["does not know client `keyward-calendar`", "compare `client_id`"]);
