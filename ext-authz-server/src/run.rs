@@ -11,9 +11,10 @@ use crate::check::Engine;
 use crate::config::{Config, ListenAddress};
 use crate::connect::Pages;
 use crate::secret::SecretBytes;
-use crate::serve::{Address, Bound, Listen, ServeError, Tls, signals};
+use crate::serve::{Address, Bound, Listen, ServeError, signals};
 use crate::snapshot::{Snapshot, Snapshots};
 use crate::state::{State, StateError};
+use crate::tls::Tls;
 
 /// How often it is looked whether a new snapshot is in use.
 const FOLLOW_INTERVAL: Duration = Duration::from_millis(50);
@@ -201,11 +202,7 @@ fn listen(config: &Config) -> Result<Listen, RunError> {
             ListenAddress::Unix(path) => Address::Unix(path.clone()),
         },
         admin,
-        tls: listen.tls.as_ref().map(|tls| Tls {
-            certificate_file: tls.certificate_file.clone(),
-            key_file: tls.key_file.clone(),
-            client_ca_file: Some(tls.client_ca_file.clone()),
-        }),
+        tls: listen.tls.as_ref().map(Tls::from),
         drain: Duration::from_secs(listen.drain_secs),
     })
 }

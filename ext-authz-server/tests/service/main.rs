@@ -17,3 +17,4 @@ mod real;
 mod scene;
 mod secrecy;
 mod stores;
+mod tls;
