@@ -27,6 +27,7 @@ mod oauth;
 mod parsing;
 mod perimeter;
 mod reload;
+mod replica;
 mod rotation;
 mod scripted;
 mod scrubbing;
