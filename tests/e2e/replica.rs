@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use keyward_tests::client::{Answer, Request};
 use keyward_tests::envoy::{Endpoint, Envoy};
 use keyward_tests::server::Server;
 use keyward_tests::stack::Stack;
@@ -32,7 +31,7 @@ impl Replica {
         }
         config["database"]["url"] = json!(format!("sqlite://{}", stack.folder.join("keyward.db").display()));
         if let Some(listen) = config["listen"].as_object_mut() {
-            listen.remove("connect");
+            listen.entry("connect").and_modify(|connect| *connect = json!("127.0.0.1:0"));
         }
         let file = folder.join("keyward.yaml");
         std::fs::write(&file, serde_saphyr::to_string(&config).unwrap()).unwrap();
@@ -41,10 +40,5 @@ impl Replica {
         options.keyward = Endpoint::Tcp(server.grpc);
         let envoy = Envoy::start(options, &folder).await.unwrap();
         Replica { agents: envoy.agents().unwrap(), server, _envoy: envoy }
-    }
-
-    /// Sends a request to it with this token.
-    pub(crate) async fn send(&self, request: Request, token: &str) -> Answer {
-        request.bearer(token).send(self.agents).await.unwrap()
     }
 }
