@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use keyward_tests::envoy::{Endpoint, Envoy};
+use keyward_tests::files;
 use keyward_tests::server::Server;
 use keyward_tests::stack::Stack;
 use serde_json::{Value, json};
@@ -33,6 +34,7 @@ impl Replica {
         if let Some(listen) = config["listen"].as_object_mut() {
             listen.entry("connect").and_modify(|connect| *connect = json!("127.0.0.1:0"));
         }
+        files::copy_folder(&stack.folder.join("secrets"), &folder.join("secrets")).unwrap();
         let file = folder.join("keyward.yaml");
         std::fs::write(&file, serde_saphyr::to_string(&config).unwrap()).unwrap();
         let server = Server::start(&file, stack.variables(), &folder).unwrap();

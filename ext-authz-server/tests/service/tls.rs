@@ -2,11 +2,15 @@
 
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use envoy_types::pb::envoy::service::discovery::v3::DiscoveryRequest;
+use envoy_types::pb::envoy::service::secret::v3::secret_discovery_service_client::SecretDiscoveryServiceClient;
 use keyward_server::serve::{Address, Bound, Listen, ServeError};
 use keyward_server::tls::Tls;
 use serde_json::Value;
+use tonic::Code;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
@@ -36,7 +40,9 @@ struct Files(PathBuf);
 impl Files {
     /// With `one` in use.
     fn new() -> Files {
-        let files = Files(std::env::temp_dir().join(format!("keyward-tls-{}", std::process::id())));
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let files = Files(std::env::temp_dir().join(format!("keyward-tls-{}-{number}", std::process::id())));
         std::fs::create_dir_all(&files.0).unwrap();
         let made = Command::new("bash").args(["-c", MAKE]).current_dir(&files.0).output().unwrap();
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
@@ -72,14 +78,18 @@ impl Files {
     /// A caller of this authority that trusts that one. Were its connection cut, another one would need files that are not in
     /// use any more, so that it shows.
     async fn connect(&self, address: &str, caller: &str, trusted: &str) -> Option<HealthClient<Channel>> {
+        let mut client = HealthClient::new(self.channel(address, caller, trusted).await?);
+        // With TLS 1.3 the server's refusal comes after the client's own handshake.
+        ask(&mut client).await.then_some(client)
+    }
+
+    async fn channel(&self, address: &str, caller: &str, trusted: &str) -> Option<Channel> {
         let identity =
             Identity::from_pem(self.read(&format!("{caller}/caller.pem")), self.read(&format!("{caller}/caller.key")));
         let authority = Certificate::from_pem(self.read(&format!("{trusted}/authority.pem")));
         let tls = ClientTlsConfig::new().ca_certificate(authority).identity(identity).domain_name("localhost");
         let endpoint = Endpoint::from_shared(format!("https://{address}")).unwrap().tls_config(tls).unwrap();
-        let mut client = HealthClient::new(endpoint.connect().await.ok()?);
-        // With TLS 1.3 the server's refusal comes after the client's own handshake.
-        ask(&mut client).await.then_some(client)
+        endpoint.connect().await.ok()
     }
 
     async fn until(&self, address: &str, caller: &str, trusted: &str) -> HealthClient<Channel> {
@@ -158,4 +168,38 @@ async fn new_files_serve_new_connections_and_bad_ones_change_nothing() {
     files.write("server.key", b"no key");
     let refused = Bound::bind(scene.engine.clone(), &listen).await;
     assert!(matches!(refused, Err(ServeError::Tls(_))));
+}
+
+/// What a caller is told who asks for keys at a listener on every address, and whether they are served there at all.
+async fn asked_for_keys(scene: &Scene, files: &Files, tls: Tls) -> bool {
+    let listen = Listen {
+        grpc: Address::Tcp("0.0.0.0:0".parse().unwrap()),
+        admin: "127.0.0.1:0".parse().unwrap(),
+        tls: Some(tls),
+        drain: Duration::ZERO,
+    };
+    let bound = Bound::bind(scene.engine.clone(), &listen).await.unwrap();
+    let addresses: Value = serde_json::from_str(&bound.addresses()).unwrap();
+    let address = addresses["grpc"].as_str().unwrap().replace("0.0.0.0", "127.0.0.1");
+    let serving = tokio::spawn(bound.serve(std::future::pending()));
+    let channel = files.channel(&address, "one", "one").await.unwrap();
+    let (_requests, outgoing) = tokio::sync::mpsc::channel::<DiscoveryRequest>(1);
+    let outgoing = tokio_stream::wrappers::ReceiverStream::new(outgoing);
+    let answer = SecretDiscoveryServiceClient::new(channel).stream_secrets(outgoing).await;
+    serving.abort();
+    match answer {
+        Ok(_) => true,
+        Err(status) => {
+            assert_eq!(status.code(), Code::Unimplemented, "{status}");
+            false
+        }
+    }
+}
+
+#[tokio::test]
+async fn keys_are_given_to_other_machines_only_with_a_certificate_of_theirs() {
+    let scene = Scene::start().await;
+    let files = Files::new();
+    assert!(asked_for_keys(&scene, &files, files.tls()).await);
+    assert!(!asked_for_keys(&scene, &files, Tls { client_ca_file: None, ..files.tls() }).await);
 }
