@@ -30,10 +30,10 @@ pub use connect::{Connect, Login};
 pub use credential::{
     Assertion, AwsCredential, AwsEndpoint, AwsExternalId, AwsHop, AwsIdentity, AwsKeys, AwsPayload, AwsRole,
     AwsSession, AwsSignature, AwsSource, AwsTenant, AwsWebIdentity, AzureIdentity, BasicCredential,
-    ClientAuthentication, Credential, GatewayProofCredential, GithubApp, GoogleKey, GoogleMetadata, HeaderCredential,
-    HmacAlgorithm, HmacCredential, Impersonation, KeyEncoding, OauthClient, OauthCredential, OauthGrant,
-    PlaceholderCredential, QueryCredential, QueryOrder, ResourceServer, SignatureEncoding, SignedPlace,
-    SigningAlgorithm, Surface, TOKEN, TimestampFormat, TokenFrom, TokenKind, TokenSource, UpstreamScheme,
+    ClientAuthentication, ClientCertificateCredential, Credential, GatewayProofCredential, GithubApp, GoogleKey,
+    GoogleMetadata, HeaderCredential, HmacAlgorithm, HmacCredential, Impersonation, KeyEncoding, OauthClient,
+    OauthCredential, OauthGrant, PlaceholderCredential, QueryCredential, QueryOrder, ResourceServer, SignatureEncoding,
+    SignedPlace, SigningAlgorithm, Surface, TOKEN, TimestampFormat, TokenFrom, TokenKind, TokenSource, UpstreamScheme,
 };
 pub use database::Database;
 pub use identity::{Algorithm, IdentityConfig, Issuer, JwksSource};

@@ -5,6 +5,7 @@
 
 pub mod aws;
 pub mod basic;
+pub mod client_certificate;
 pub mod gateway_proof;
 pub mod header;
 pub mod hmac;
@@ -30,6 +31,7 @@ use zeroize::Zeroizing;
 
 use crate::binding::{Binding, Choice, Mode};
 use crate::caller::Caller;
+use crate::config::ClientCertificateCredential;
 use crate::decision::{Denial, Stage};
 use crate::freshness::{Key, MintError, MintErrorKind, Origin, Terms};
 use crate::leak;
@@ -103,6 +105,11 @@ pub trait Credential: Send + Sync {
     /// else.
     fn placeholders(&self) -> Vec<&str> {
         Vec::new()
+    }
+
+    /// What Envoy is to present, for the kind that is no part of a request.
+    fn client_certificate(&self) -> Option<&ClientCertificateCredential> {
+        None
     }
 
     /// The public keys with which an upstream verifies what this kind signs (RFC 7517), those of the near past and future

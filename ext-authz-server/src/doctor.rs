@@ -11,7 +11,7 @@ use std::fs::OpenOptions;
 use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::Serialize;
 
@@ -81,6 +81,9 @@ pub async fn examine(snapshot: &Arc<Snapshot>, envoy: Option<&Path>) -> Vec<Find
     findings.note("policy", Ok(format!("`{}` compiles", snapshot.config.policy.directory.display())));
     findings.note("audit file", audit_file(&snapshot.config.audit.file));
     findings.check("audit key", key_of_audit(snapshot)).await;
+    if let Some(tls) = &snapshot.config.listen.tls {
+        findings.note("listen.tls", certificate_of_listener(tls));
+    }
     for issuer in &snapshot.config.identity.issuers {
         let check = issuer::examine(issuer, &snapshot.sources.outbound, &mut findings);
         check.await;
@@ -141,6 +144,14 @@ async fn key_of_audit(snapshot: &Arc<Snapshot>) -> Seen {
     match audit_key(snapshot).await {
         Ok(_) => Ok("it can be had".to_owned()),
         Err(cause) => Err(Wrong::failed(cause, "set `audit.hmac_key` to at least 16 bytes where `keyward serve` runs")),
+    }
+}
+
+/// Whether the files of the gRPC listener can serve, and for how long.
+fn certificate_of_listener(tls: &crate::config::Tls) -> Seen {
+    match crate::tls::Tls::from(tls).load() {
+        Ok(serving) => Ok(serving.pair.end(SystemTime::now())),
+        Err(error) => Err(Wrong::said(&error.to_string())),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Prometheus metrics. Every label comes from configuration or from a fixed list: no principal, tool, path or value.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{EncodeLabelSet, LabelValueEncoder};
@@ -38,6 +38,8 @@ pub struct Metrics {
     mints: Family<MintLabels, Gauge>,
     policy_age_secs: Gauge,
     secret_age_secs: Family<AgeLabels, Gauge>,
+    certificate_ends: Family<CertificateLabels, Gauge>,
+    certificate_loads: Family<CertificateLoadLabels, Counter>,
 }
 
 /// A label value that is shared or static.
@@ -87,6 +89,19 @@ struct MintLabels {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReloadLabels {
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CertificateLabels {
+    role: &'static str,
+    name: Name,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CertificateLoadLabels {
+    role: &'static str,
+    name: Name,
     result: &'static str,
 }
 
@@ -180,6 +195,15 @@ impl Metrics {
             Unit::Seconds,
             secret_age_secs.clone(),
         );
+        let certificate_ends = Family::<CertificateLabels, Gauge>::default();
+        registry.register_with_unit(
+            "certificate_expiration_timestamp",
+            "Unix time at which a certificate in use ends",
+            Unit::Seconds,
+            certificate_ends.clone(),
+        );
+        let certificate_loads = Family::<CertificateLoadLabels, Counter>::default();
+        registry.register("certificate_loads", "New certificates, by what became of them", certificate_loads.clone());
         Metrics {
             registry,
             decisions,
@@ -197,6 +221,8 @@ impl Metrics {
             mints,
             policy_age_secs,
             secret_age_secs,
+            certificate_ends,
+            certificate_loads,
         }
     }
 
@@ -250,6 +276,23 @@ impl Metrics {
                 self.secret_age_secs.get_or_create(&labels).set(i64::try_from(age.as_secs()).unwrap_or(i64::MAX));
             }
         }
+    }
+
+    /// Notes when a certificate in use ends. `role` is `server` or `client`.
+    pub fn certificate_ends(&self, role: &'static str, name: &str, ends: SystemTime) {
+        let secs = ends.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let labels = CertificateLabels { role, name: name.into() };
+        self.certificate_ends.get_or_create(&labels).set(i64::try_from(secs).unwrap_or(i64::MAX));
+    }
+
+    /// Counts a new certificate: `accepted`, `refused`, or `refused_by_envoy`.
+    pub fn certificate_loaded(&self, role: &'static str, name: &str, result: &'static str) {
+        self.certificate_loads.get_or_create(&CertificateLoadLabels { role, name: name.into(), result }).inc();
+    }
+
+    /// Drops a certificate that is not in use any more.
+    pub fn certificate_gone(&self, role: &'static str, name: &str) {
+        self.certificate_ends.remove(&CertificateLabels { role, name: name.into() });
     }
 
     /// Counts a decision that ended by a panic.

@@ -13,12 +13,15 @@ use crate::config::{Config, ListenAddress};
 use crate::connect::Pages;
 use crate::lifecycle::{Entry, unbind};
 use crate::secret::SecretBytes;
-use crate::serve::{Address, Bound, Listen, ServeError, Tls, signals};
+use crate::serve::{Address, Bound, Listen, ServeError, signals};
 use crate::snapshot::{Snapshot, Snapshots};
 use crate::state::{State, StateError};
+use crate::tls::Tls;
 
 /// How often it is looked whether a new snapshot is in use.
 const FOLLOW_INTERVAL: Duration = Duration::from_millis(50);
+/// How often it is looked whether the audit key is another one.
+const AUDIT_KEY_INTERVAL: Duration = Duration::from_secs(1);
 /// How long calls under way may still carry what a new snapshot does not need any more.
 const GRACE: Duration = Duration::from_secs(5);
 /// The shortest audit key, in bytes.
@@ -58,6 +61,7 @@ pub struct Service {
     bound: Bound,
     snapshots: Arc<Snapshots>,
     digester: Digester,
+    audit_key: Arc<SecretBytes>,
     serving: Arc<Snapshot>,
     state: Option<Arc<State>>,
     /// The newest step of each binding, as found at the start.
@@ -75,7 +79,8 @@ impl Service {
         let snapshot = snapshots.current();
         let state = open_state(&snapshot).await?;
         let found = read_book(state.as_deref()).await;
-        let digester = digester(&snapshot).await?;
+        let audit_key = audit_key(&snapshot).await.map_err(RunError::AuditKey)?;
+        let digester = Digester::new(audit_key.expose());
         let plan = assemble(snapshot.clone(), digester.clone())?;
         let writer = open_audit(&snapshot.config)?;
         let engine = Arc::new(Engine::new(plan, writer, snapshot.config.listen.max_concurrent_checks));
@@ -84,7 +89,7 @@ impl Service {
             let pages = Pages::new(engine.clone(), snapshots.clone(), state.clone());
             bound = bound.and_pages(*address, Arc::new(pages)).await?;
         }
-        Ok(Service { engine, bound, snapshots, digester, serving: snapshot, state, found })
+        Ok(Service { engine, bound, snapshots, digester, audit_key, serving: snapshot, state, found })
     }
 
     /// The engine, for what tells it about refused reloads.
@@ -104,13 +109,15 @@ impl Service {
     /// # Errors
     /// A listener failed, or signals cannot be received.
     pub async fn run(self) -> Result<(), RunError> {
-        let Service { engine, bound, snapshots, digester, serving, state, found } = self;
+        let Service { engine, bound, snapshots, digester, audit_key, serving, state, found } = self;
         let stop = signals(engine.clone())?;
         // Whoever started the process may have closed its end; that is no reason not to serve.
         let _ = writeln!(std::io::stdout(), "{}", bound.addresses());
         let freshness = serving.sources.freshness().clone();
         let (snapshots_of_steps, snapshots_of_ages) = (snapshots.clone(), snapshots.clone());
         noticed(&engine, &snapshots, found);
+        let following_key =
+            tokio::spawn(follow_audit_key(engine.clone(), snapshots.clone(), digester.clone(), audit_key));
         let following = tokio::spawn(follow(engine.clone(), snapshots, digester, serving));
         let notice = {
             let engine = engine.clone();
@@ -121,6 +128,7 @@ impl Service {
         let result = bound.serve(stop).await;
         following.abort();
         ageing.abort();
+        following_key.abort();
         engine.plan().sources().secrets.close(None).await;
         if let Some((state, following)) = state {
             following.abort();
@@ -217,9 +225,37 @@ pub(crate) async fn read_book(state: Option<&State>) -> Vec<Entry> {
     })
 }
 
-async fn digester(snapshot: &Snapshot) -> Result<Digester, RunError> {
-    let key = audit_key(snapshot).await.map_err(RunError::AuditKey)?;
-    Ok(Digester::new(key.expose()))
+/// Uses whatever audit key there is now. Digests before and after it changed cannot be compared, so the trail says when that was.
+async fn follow_audit_key(
+    engine: Arc<Engine>,
+    snapshots: Arc<Snapshots>,
+    digester: Digester,
+    mut key: Arc<SecretBytes>,
+) {
+    let mut said = String::new();
+    loop {
+        tokio::time::sleep(AUDIT_KEY_INTERVAL).await;
+        match audit_key(&snapshots.current()).await {
+            Ok(now) if now.ct_eq(&key) => said.clear(),
+            Ok(now) => {
+                said.clear();
+                let detail = "another audit.hmac_key: digests before and after cannot be compared".to_owned();
+                tracing::info!(detail);
+                let plan = engine.plan();
+                engine.record(Record {
+                    detail,
+                    ..Record::new(Event::ConfigReloaded, plan.environment(), plan.revision())
+                });
+                digester.replace(now.expose());
+                key = now;
+            }
+            Err(cause) if cause != said => {
+                tracing::error!(cause, "audit.hmac_key cannot be used; the one before stays in use");
+                said = cause;
+            }
+            Err(_) => {}
+        }
+    }
 }
 
 /// The key of the digests in audit records, or why it cannot be used.
@@ -252,11 +288,7 @@ fn listen(config: &Config) -> Result<Listen, RunError> {
             ListenAddress::Unix(path) => Address::Unix(path.clone()),
         },
         admin,
-        tls: listen.tls.as_ref().map(|tls| Tls {
-            certificate_file: tls.certificate_file.clone(),
-            key_file: tls.key_file.clone(),
-            client_ca_file: Some(tls.client_ca_file.clone()),
-        }),
+        tls: listen.tls.as_ref().map(Tls::from),
         drain: Duration::from_secs(listen.drain_secs),
     })
 }

@@ -42,6 +42,7 @@ use crate::credential::Material;
 use crate::freshness::{Freshness, Key, MintError, Origin, Terms};
 use crate::leak::Known;
 use crate::outbound::Outbound;
+use crate::sds;
 use crate::state::StateDoor;
 use builtin::{Builtin, Personal};
 use recent::Recent;
@@ -137,6 +138,7 @@ pub struct Secrets {
     recent: Arc<Recent>,
     state: StateDoor,
     known: Arc<Known>,
+    presented: Arc<sds::InUse>,
 }
 
 struct Entry {
@@ -177,6 +179,7 @@ impl Secrets {
             recent: Arc::default(),
             state,
             known: Arc::default(),
+            presented: Arc::default(),
         }
     }
 
@@ -215,8 +218,8 @@ impl Secrets {
         let local = self.stores.iter().filter(|entry| RESERVED_SCHEMES.contains(&entry.scheme.as_str()));
         let entry = |entry: &Entry| Entry::new(&entry.scheme, None, entry.store.clone());
         let (freshness, recent) = (self.freshness.clone(), self.recent.clone());
-        let (state, known) = (self.state.clone(), self.known.clone());
-        Secrets { stores: local.map(entry).collect(), freshness, recent, state, known }
+        let (state, known, presented) = (self.state.clone(), self.known.clone(), self.presented.clone());
+        Secrets { stores: local.map(entry).collect(), freshness, recent, state, known, presented }
     }
 
     /// Where the open state is, once it is open.
@@ -235,6 +238,12 @@ impl Secrets {
     #[must_use]
     pub fn known(&self) -> &Arc<Known> {
         &self.known
+    }
+
+    /// The client certificates that Envoy presents.
+    #[must_use]
+    pub fn presented(&self) -> &Arc<sds::InUse> {
+        &self.presented
     }
 
     /// Every configured store with its name.

@@ -8,11 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use envoy_types::pb::envoy::service::auth::v3::authorization_server::AuthorizationServer;
+use envoy_types::pb::envoy::service::secret::v3::secret_discovery_service_server::SecretDiscoveryServiceServer;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
-use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
-use tonic::transport::server::Router;
-use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::transport::Server;
+use tonic::transport::server::{Router, TcpIncoming};
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
@@ -24,9 +25,13 @@ use crate::decisions::Lines;
 use crate::report::proto::decisions_server::DecisionsServer;
 use crate::report::proto::filter_reports_server::FilterReportsServer;
 use crate::report::{DESCRIPTORS, Reports};
+use crate::sds::{self, SecretDiscovery};
+use crate::tls::{ListenerTls, Tls, TlsError};
 
 /// The largest Check message, in bytes: a body of the largest configurable size and its headers.
 const MAX_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
+/// The largest request for certificates, in bytes: an Envoy describes itself in it.
+const MAX_NODE_BYTES: usize = 256 * 1024;
 /// Checks under way on one connection.
 const MAX_STREAMS: u32 = 1024;
 /// The largest HTTP/2 frame, in bytes.
@@ -64,17 +69,6 @@ pub enum Address {
     Unix(PathBuf),
 }
 
-/// PEM files.
-#[derive(Clone, Debug)]
-pub struct Tls {
-    /// The server's certificate chain.
-    pub certificate_file: PathBuf,
-    /// Its key.
-    pub key_file: PathBuf,
-    /// Who may sign client certificates; when set, a client certificate is required.
-    pub client_ca_file: Option<PathBuf>,
-}
-
 /// Why the service could not start or ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -86,17 +80,9 @@ pub enum ServeError {
         /// What the system said.
         cause: io::Error,
     },
-    /// A file of the TLS configuration cannot be read.
-    #[error("read `{}`: {cause}", path.display())]
-    TlsFile {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        cause: io::Error,
-    },
-    /// The TLS configuration is not usable.
-    #[error("tls: {0}")]
-    Tls(String),
+    /// The TLS files are not usable.
+    #[error("listen.tls: {0}")]
+    Tls(#[from] TlsError),
     /// Plaintext beyond this machine.
     #[error("listen.grpc `{0}` is not a loopback address: tls is required there")]
     Plaintext(SocketAddr),
@@ -113,13 +99,14 @@ pub struct Bound {
     engine: Arc<Engine>,
     grpc: GrpcListener,
     admin: TcpListener,
-    tls: Option<ServerTlsConfig>,
+    gives_secrets: bool,
     drain: Duration,
     pages: Option<(TcpListener, Arc<Pages>)>,
 }
 
 enum GrpcListener {
     Tcp(TcpListener),
+    Tls(TcpListener, Arc<ListenerTls>),
     Unix(UnixListener, PathBuf),
 }
 
@@ -131,16 +118,20 @@ impl Bound {
     /// # Errors
     /// An address in use, plaintext beyond loopback, or unusable TLS files.
     pub async fn bind(engine: Arc<Engine>, listen: &Listen) -> Result<Bound, ServeError> {
-        let tls = listen.tls.as_ref().map(read_tls).transpose()?;
-        let grpc = match &listen.grpc {
-            Address::Tcp(address) if tls.is_none() && !address.ip().is_loopback() => {
+        let tls = listen.tls.as_ref().map(ListenerTls::load).transpose()?.map(Arc::new);
+        let verifies = listen.tls.as_ref().is_some_and(|tls| tls.client_ca_file.is_some());
+        let (grpc, is_local) = match (&listen.grpc, tls) {
+            (Address::Tcp(address), None) if !address.ip().is_loopback() => {
                 return Err(ServeError::Plaintext(*address));
             }
-            Address::Tcp(address) => GrpcListener::Tcp(bind_tcp(*address).await?),
-            Address::Unix(path) => GrpcListener::Unix(bind_unix(path)?, path.clone()),
+            (Address::Tcp(address), None) => (GrpcListener::Tcp(bind_tcp(*address).await?), true),
+            (Address::Tcp(address), Some(tls)) => {
+                (GrpcListener::Tls(bind_tcp(*address).await?, tls), address.ip().is_loopback())
+            }
+            (Address::Unix(path), _) => (GrpcListener::Unix(bind_unix(path)?, path.clone()), true),
         };
         let admin = bind_tcp(listen.admin).await?;
-        Ok(Bound { engine, grpc, admin, tls, drain: listen.drain, pages: None })
+        Ok(Bound { engine, grpc, admin, gives_secrets: is_local || verifies, drain: listen.drain, pages: None })
     }
 
     /// Binds the listener of the connect pages, too.
@@ -156,7 +147,9 @@ impl Bound {
     #[must_use]
     pub fn addresses(&self) -> String {
         let grpc = match &self.grpc {
-            GrpcListener::Tcp(listener) => listener.local_addr().map(|address| address.to_string()).unwrap_or_default(),
+            GrpcListener::Tcp(listener) | GrpcListener::Tls(listener, _) => {
+                listener.local_addr().map(|address| address.to_string()).unwrap_or_default()
+            }
             GrpcListener::Unix(_, path) => format!("unix:{}", path.display()),
         };
         let admin = self.admin.local_addr().map(|address| address.to_string()).unwrap_or_default();
@@ -172,10 +165,15 @@ impl Bound {
     /// # Errors
     /// A listener failed.
     pub async fn serve(self, stop: impl Future<Output = ()> + Send) -> Result<(), ServeError> {
-        let Bound { engine, grpc, admin, tls, drain, pages } = self;
+        let Bound { engine, grpc, admin, gives_secrets, drain, pages } = self;
         engine.record(Record::new(Event::Started, engine.plan().environment(), engine.plan().revision()));
         let (closing, closed) = watch::channel(false);
-        let (health, router) = router(&engine, tls)?;
+        let (health, router) = router(&engine, gives_secrets)?;
+        let tls = match &grpc {
+            GrpcListener::Tls(_, tls) => Some(tokio::spawn(tls.clone().follow(engine.clone()))),
+            _ => None,
+        };
+        let certificates_task = tokio::spawn(sds::follow(engine.clone()));
         let mut grpc_task = tokio::spawn(serve_grpc(router, grpc, ended(closed.clone())));
         let mut admin_task = tokio::spawn(admin::serve(engine.clone(), admin, ended(closed.clone())));
         let mut pages_task = tokio::spawn({
@@ -216,6 +214,10 @@ impl Bound {
             }
         };
         health_task.abort();
+        certificates_task.abort();
+        if let Some(task) = tls {
+            task.abort();
+        }
         grpc_task.abort();
         admin_task.abort();
         pages_task.abort();
@@ -245,7 +247,7 @@ pub fn signals(engine: Arc<Engine>) -> Result<impl Future<Output = ()> + Send, S
     })
 }
 
-fn router(engine: &Arc<Engine>, tls: Option<ServerTlsConfig>) -> Result<(HealthReporter, Router), ServeError> {
+fn router(engine: &Arc<Engine>, gives_secrets: bool) -> Result<(HealthReporter, Router), ServeError> {
     let (health, health_service) = tonic_health::server::health_reporter();
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(DESCRIPTORS)
@@ -265,23 +267,28 @@ fn router(engine: &Arc<Engine>, tls: Option<ServerTlsConfig>) -> Result<(HealthR
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))
         .http2_max_pending_accept_reset_streams(Some(64))
-        .tcp_nodelay(true)
         .accept_http1(false);
-    if let Some(tls) = tls {
-        server = server.tls_config(tls).map_err(|error| ServeError::Tls(error.to_string()))?;
-    }
     let checks = AuthorizationServer::new(Service::new(engine.clone()))
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
     let reports = FilterReportsServer::new(Reports::new(engine.clone())).max_decoding_message_size(64 * 1024);
     let lines = DecisionsServer::new(Lines::new(engine.clone())).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let services = server.add_service(health_service).add_service(reflection);
-    Ok((health, services.add_service(reports).add_service(lines).add_service(checks)))
+    let services = services.add_service(reports).add_service(lines).add_service(checks);
+    let secrets = SecretDiscoveryServiceServer::new(SecretDiscovery::new(engine.clone()));
+    Ok((
+        health,
+        services.add_optional_service(gives_secrets.then_some(secrets.max_decoding_message_size(MAX_NODE_BYTES))),
+    ))
 }
 
 async fn serve_grpc(router: Router, listener: GrpcListener, end: impl Future<Output = ()>) -> Result<(), ServeError> {
     let result = match listener {
-        GrpcListener::Tcp(listener) => router.serve_with_incoming_shutdown(TcpListenerStream::new(listener), end).await,
+        GrpcListener::Tcp(listener) => {
+            let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+            router.serve_with_incoming_shutdown(incoming, end).await
+        }
+        GrpcListener::Tls(listener, tls) => router.serve_with_incoming_shutdown(tls.incoming(listener), end).await,
         GrpcListener::Unix(listener, path) => {
             let result = router.serve_with_incoming_shutdown(UnixListenerStream::new(listener), end).await;
             let _ = std::fs::remove_file(path);
@@ -341,14 +348,4 @@ fn bind_unix(path: &Path) -> Result<UnixListener, ServeError> {
     let listener = UnixListener::bind(path).map_err(failed)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(failed)?;
     Ok(listener)
-}
-
-fn read_tls(tls: &Tls) -> Result<ServerTlsConfig, ServeError> {
-    let read = |path: &PathBuf| std::fs::read(path).map_err(|cause| ServeError::TlsFile { path: path.clone(), cause });
-    let identity = Identity::from_pem(read(&tls.certificate_file)?, read(&tls.key_file)?);
-    let config = ServerTlsConfig::new().identity(identity);
-    Ok(match &tls.client_ca_file {
-        Some(path) => config.client_ca_root(Certificate::from_pem(read(path)?)),
-        None => config,
-    })
 }

@@ -177,7 +177,8 @@ fn needs_restart(before: &Config, after: &Config) -> Vec<&'static str> {
         ("listen.drain_secs", b.drain_secs != a.drain_secs),
         ("listen.connect", b.connect != a.connect),
         ("database", before.database != after.database),
-        ("audit", before.audit != after.audit),
+        ("audit.file", before.audit.file != after.audit.file),
+        ("audit.queue_records", before.audit.queue_records != after.audit.queue_records),
     ];
     changes.into_iter().filter(|(_, changed)| *changed).map(|(name, _)| name).collect()
 }

@@ -6,6 +6,7 @@
 mod asking;
 mod keys;
 mod misuse;
+mod replicas;
 mod way;
 
 use std::net::TcpListener;

@@ -1,6 +1,8 @@
 //! Minted credentials stay fresh: a burst makes one mint, a renewal makes nobody wait, what an upstream refuses is replaced,
 //! and an authorization server that is away denies once its token has ended, not before.
 
+mod replicas;
+
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -92,9 +94,13 @@ fn call() -> Request {
 }
 
 async fn burst(stack: &Stack, calls: usize) -> Vec<Answer> {
+    burst_at(stack.agents, &stack.token, calls).await
+}
+
+async fn burst_at(agents: SocketAddr, token: &str, calls: usize) -> Vec<Answer> {
     let calls: Vec<_> = (0..calls)
         .map(|_| {
-            let (agents, token) = (stack.agents, stack.token.clone());
+            let token = token.to_owned();
             tokio::spawn(async move { call().bearer(&token).send(agents).await.unwrap() })
         })
         .collect();

@@ -5,6 +5,8 @@
 #![expect(clippy::unwrap_used, reason = "a failed expectation ends the test")]
 
 mod aws;
+mod certificates;
+mod client_certificates;
 mod clients;
 mod compose;
 mod conformance;
@@ -26,6 +28,7 @@ mod oauth;
 mod parsing;
 mod perimeter;
 mod reload;
+mod replica;
 mod rotation;
 mod scripted;
 mod scrubbing;

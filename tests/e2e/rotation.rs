@@ -213,3 +213,29 @@ async fn a_value_that_is_refused_later_is_replaced_at_once() {
     stack.server.audit_record(|record| record["event"] == "credential_refused").await.unwrap();
     expect::nothing_written(&stack, &[OLD, NEW]).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_key_of_the_audit_digests_changes_and_a_bad_one_changes_nothing() {
+    let builder = Stack::builder("rotation-audit").file("secrets/audit", "the-first-audit-key");
+    let builder = builder.config(|config| config["audit"]["hmac_key"]["ref"] = json!("file://secrets/audit"));
+    let stack = builder.start().await.unwrap();
+    let digest = async || {
+        let answer = stack.call_tool("echo", json!({"message": "the same"})).await.unwrap();
+        assert!(answer.result().is_ok(), "{}", answer.text());
+        let records = stack.server.audit().unwrap();
+        let decision = records.iter().rev().find(|record| record["event"] == "decision").unwrap();
+        decision["operations"][0]["arguments_digest"].as_str().unwrap().to_owned()
+    };
+    let first = digest().await;
+    assert_eq!(digest().await, first);
+    stack.change_file("secrets/audit", "short").unwrap();
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    assert_eq!(digest().await, first);
+    stack.change_file("secrets/audit", "the-second-audit-key").unwrap();
+    until("another digest", async || digest().await != first).await;
+    let said = |record: &Value| record["detail"].as_str().is_some_and(|text| text.contains("audit.hmac_key"));
+    stack.server.audit_record(said).await.unwrap();
+    // Back again: the digests of before can be compared again.
+    stack.change_file("secrets/audit", "the-first-audit-key").unwrap();
+    until("the first digest", async || digest().await == first).await;
+}

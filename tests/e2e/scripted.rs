@@ -7,8 +7,8 @@ use std::time::Duration;
 use keyward_tests::envoy::{Route, UpstreamCluster};
 use keyward_tests::stack::Builder;
 use serde_json::json;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpListener;
 
 /// The path below which requests go to it.
 pub(crate) const PATH: &str = "/scripted";
@@ -72,7 +72,11 @@ pub(crate) fn header<'r>(request: &'r str, name: &str) -> &'r str {
     request.lines().take_while(|line| !line.is_empty()).find_map(of_line).unwrap_or_default()
 }
 
-async fn serve(mut stream: TcpStream, answer: impl Fn(&str) -> Vec<Vec<u8>>) -> std::io::Result<()> {
+/// Answers one request on this connection, then closes it.
+pub(crate) async fn serve(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    answer: impl Fn(&str) -> Vec<Vec<u8>>,
+) -> std::io::Result<()> {
     let mut received = Vec::new();
     loop {
         let text = String::from_utf8_lossy(&received).into_owned();

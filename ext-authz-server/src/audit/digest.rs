@@ -1,12 +1,15 @@
 //! Keyed digests: equal arguments can be recognised in the audit trail by whoever holds the key, and read by nobody.
 
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-/// HMAC-SHA256 (RFC 2104) under the audit key.
+/// HMAC-SHA256 (RFC 2104) under the audit key, which is one for all clones.
 #[derive(Clone)]
 pub struct Digester {
-    keyed: Hmac<Sha256>,
+    keyed: Arc<ArcSwap<Hmac<Sha256>>>,
 }
 
 // === impl Digester ===
@@ -15,15 +18,18 @@ impl Digester {
     /// A digester under `key`. Any length is accepted; 32 random bytes are right.
     #[must_use]
     pub fn new(key: &[u8]) -> Digester {
-        // HMAC takes keys of every length: the error type is shared with MACs that do not.
-        let keyed = Hmac::<Sha256>::new_from_slice(key).unwrap_or_else(|_| Hmac::<Sha256>::new(&Default::default()));
-        Digester { keyed }
+        Digester { keyed: Arc::new(ArcSwap::from_pointee(keyed(key))) }
+    }
+
+    /// Uses another key from now on, in all clones.
+    pub fn replace(&self, key: &[u8]) {
+        self.keyed.store(Arc::new(keyed(key)));
     }
 
     /// The digest of `bytes` as `hmac-sha256:` and 64 hexadecimal digits.
     #[must_use]
     pub fn digest(&self, bytes: &[u8]) -> String {
-        let mut mac = self.keyed.clone();
+        let mut mac = Hmac::clone(&self.keyed.load());
         mac.update(bytes);
         let mut text = String::with_capacity(76);
         text.push_str("hmac-sha256:");
@@ -34,6 +40,11 @@ impl Digester {
         }
         text
     }
+}
+
+fn keyed(key: &[u8]) -> Hmac<Sha256> {
+    // HMAC takes keys of every length: the error type is shared with MACs that do not.
+    Hmac::new_from_slice(key).unwrap_or_else(|_| Hmac::new(&Default::default()))
 }
 
 #[cfg(test)]

@@ -110,6 +110,9 @@ impl Checker<'_> {
             let message = format!("`{}` can be reached from other machines without TLS", listen.grpc);
             self.add("listen.grpc", message, "listen on loopback or on a unix socket, or configure `listen.tls`");
         }
+        if matches!(listen.grpc, ListenAddress::Unix(_)) && listen.tls.is_some() {
+            self.add("listen.tls", "a unix socket is served without TLS", "remove it, or listen on `ip:port`");
+        }
         match &listen.admin {
             ListenAddress::Unix(_) => {
                 self.add("listen.admin", "a unix socket is not supported here", "write `ip:port`");

@@ -2,6 +2,7 @@
 
 pub(crate) mod aws;
 mod basic;
+mod client_certificate;
 mod gateway_proof;
 mod header;
 mod hmac;
@@ -14,6 +15,7 @@ pub use aws::{
     AwsSignature, AwsSource, AwsTenant, AwsWebIdentity,
 };
 pub use basic::BasicCredential;
+pub use client_certificate::ClientCertificateCredential;
 pub use gateway_proof::GatewayProofCredential;
 pub use header::HeaderCredential;
 pub use hmac::{
@@ -53,6 +55,8 @@ pub enum Credential {
     Placeholder(PlaceholderCredential),
     /// Proof that the request came through Keyward.
     GatewayProof(GatewayProofCredential),
+    /// A certificate that Envoy presents to the upstream.
+    ClientCertificate(ClientCertificateCredential),
 }
 
 /// What configuration can say of any kind.
@@ -78,6 +82,7 @@ impl Credential {
             Credential::Hmac(own) => own,
             Credential::Placeholder(own) => own,
             Credential::GatewayProof(own) => own,
+            Credential::ClientCertificate(own) => own,
         }
     }
 }

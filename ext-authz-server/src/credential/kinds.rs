@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::Credential;
 use super::aws::Aws;
 use super::basic::Basic;
+use super::client_certificate::ClientCertificate;
 use super::gateway_proof::GatewayProof;
 use super::header::Header;
 use super::hmac::Hmac;
@@ -36,5 +37,6 @@ pub fn of(configured: &config::Credential) -> Arc<dyn Credential> {
         config::Credential::Hmac(own) => Arc::new(Hmac(own)),
         config::Credential::Placeholder(own) => Arc::new(Placeholder(own)),
         config::Credential::GatewayProof(own) => Arc::new(GatewayProof(own)),
+        config::Credential::ClientCertificate(own) => Arc::new(ClientCertificate(own)),
     }
 }

@@ -1,5 +1,7 @@
 //! The `Date` header (RFC 9110, 5.6.7): how far another machine's clock is from this one's.
 
+use crate::calendar::unix_secs as unix_secs_of;
+
 const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
 /// Seconds since 1970 of an IMF-fixdate, for example `Sun, 06 Nov 1994 08:49:37 GMT`.
@@ -11,14 +13,10 @@ pub(super) fn unix_secs(date: &str) -> Option<i64> {
     let year: i64 = parts.next()?.parse().ok()?;
     let mut time = parts.next()?.split(':').map(|part| part.parse::<i64>().ok());
     let (hours, minutes, seconds) = (time.next()??, time.next()??, time.next()??);
-    if parts.next() != Some("GMT") || !(1970..=9999).contains(&year) || !(1..=31).contains(&day) {
+    if parts.next() != Some("GMT") || year < 1970 {
         return None;
     }
-    // Days of the proleptic Gregorian calendar, with years that begin in March.
-    let year = if month <= 2 { year - 1 } else { year };
-    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    let days = 365 * year + year / 4 - year / 100 + year / 400 + day_of_year - 719_468;
-    Some(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
+    unix_secs_of(year, month, day, hours, minutes, seconds)
 }
 
 #[cfg(test)]

@@ -341,3 +341,34 @@ fn the_schema_accepts_what_the_server_accepts() {
         assert!(!validator.is_valid(&value), "{pointer}");
     }
 }
+
+#[test]
+fn a_client_certificate_is_the_services_and_has_one_name() {
+    let header = r#"{ type: header, name: x-api-key, template: "{secret}", secret: { ref: "env://DEMO_KEY" } }"#;
+    let with = |certificate: &str| {
+        let one = |reference: &str| {
+            format!(
+                "{{ type: client_certificate, name: bank, certificate: {{ ref: \"{reference}\" }}, key: {{ ref: \"file://bank.key\" }} }}"
+            )
+        };
+        let both = format!("{}\n      - {}", one(certificate), one("file://bank.pem"));
+        let parsed = parse(Path::new("k.yaml"), &GOOD.replacen(header, &both, 1));
+        parsed.err().map(|error| error.to_string()).unwrap_or_default()
+    };
+    assert_eq!(with("file://bank.pem"), "");
+    for (reference, expected) in [
+        ("file://other.pem", "`bindings[0].credentials[0].name`: `bank` names two different certificates"),
+        (
+            "file://{user}.pem",
+            "`bindings[0].credentials[0].certificate.ref`: the connections of a cluster are everybody's",
+        ),
+        ("grant://bank", "`bindings[0].credentials[0].certificate.ref`: the connections of a cluster are everybody's"),
+    ] {
+        let told = with(reference);
+        assert!(told.contains(expected), "{reference}: {told}");
+    }
+    let tls = "tls: { certificate_file: a, key_file: b, client_ca_file: c }";
+    let unix = GOOD.replacen("grpc: \"127.0.0.1:9191\"", &format!("grpc: \"unix:/run/keyward.sock\", {tls}"), 1);
+    let told = parse(Path::new("k.yaml"), &unix).err().map(|error| error.to_string()).unwrap_or_default();
+    assert!(told.contains("`listen.tls`: a unix socket is served without TLS"), "{told}");
+}

@@ -18,3 +18,4 @@ mod real;
 mod scene;
 mod secrecy;
 mod stores;
+mod tls;

@@ -141,6 +141,8 @@ pub struct UpstreamCluster {
     pub endpoint: Endpoint,
     /// Whether it speaks HTTP/2.
     pub http2: bool,
+    /// `transport_socket`; `null`: plain TCP.
+    pub transport_socket: Value,
 }
 
 // === impl Options ===
@@ -188,6 +190,8 @@ impl Options {
         *part(&mut root, "/admin/address")? = socket_address(self.admin);
         self.change_listener(part(&mut root, "/static_resources/listeners/0")?)?;
         self.change_clusters(part(&mut root, "/static_resources/clusters")?)?;
+        // Whoever asks for certificates has to say who it is.
+        set(&mut root, "node", json!({"id": "envoy", "cluster": "tests"}));
         Ok(root)
     }
 
@@ -381,11 +385,12 @@ impl UpstreamCluster {
     /// A cluster over TCP that speaks HTTP/1.1.
     #[must_use]
     pub fn tcp(name: &str, address: SocketAddr) -> Self {
-        Self { name: name.to_owned(), endpoint: Endpoint::Tcp(address), http2: false }
+        Self { name: name.to_owned(), endpoint: Endpoint::Tcp(address), http2: false, transport_socket: Value::Null }
     }
 
     fn render(&self, mut cluster: Value) -> Result<Value> {
         set(&mut cluster, "name", json!(self.name));
+        set(&mut cluster, "transport_socket", self.transport_socket.clone());
         set(
             &mut cluster,
             "load_assignment",

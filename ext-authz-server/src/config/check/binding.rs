@@ -62,6 +62,9 @@ impl Checker<'_> {
         if binding.credentials.is_empty() {
             self.add(key, "there is no credential to try", "remove the probe");
         }
+        if binding.credentials.iter().any(|own| matches!(own, Credential::ClientCertificate(_))) {
+            self.add(key, "Keyward's own request presents no client certificate", "remove the probe");
+        }
         let remedy = "write the URL of a harmless request at a host of `hosts`";
         match outbound::authority(&probe.url) {
             Err(error) => self.add(format!("{key}.url"), error.to_string(), remedy),

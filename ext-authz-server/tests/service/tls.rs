@@ -1,0 +1,205 @@
+//! TLS of the gRPC listener: certificate, key and the authority of the callers change while it serves.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use envoy_types::pb::envoy::service::discovery::v3::DiscoveryRequest;
+use envoy_types::pb::envoy::service::secret::v3::secret_discovery_service_client::SecretDiscoveryServiceClient;
+use keyward_server::serve::{Address, Bound, Listen, ServeError};
+use keyward_server::tls::Tls;
+use serde_json::Value;
+use tonic::Code;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+
+use super::scene::Scene;
+
+/// Two authorities, and of each a server's and a caller's pair: `one/server.pem`, `two/caller.key` and so on.
+const MAKE: &str = r#"set -e
+for authority in one two; do
+  mkdir $authority; cd $authority
+  new() { openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout $1.key -subj "/CN=$1" "${@:2}"; }
+  new authority -x509 -days 2 -out authority.pem -addext keyUsage=critical,keyCertSign
+  for name in server caller; do
+    new $name -out $name.csr
+    printf 'basicConstraints=CA:FALSE\nsubjectAltName=DNS:localhost\n' > extensions
+    openssl x509 -req -in $name.csr -CA authority.pem -CAkey authority.key -CAcreateserial -days 2 \
+      -extfile extensions -out $name.pem
+  done
+  cd ..
+done"#;
+
+/// A directory of this test's own.
+struct Files(PathBuf);
+
+// === impl Files ===
+
+impl Files {
+    /// With `one` in use.
+    fn new() -> Files {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let files = Files(std::env::temp_dir().join(format!("keyward-tls-{}-{number}", std::process::id())));
+        std::fs::create_dir_all(&files.0).unwrap();
+        let made = Command::new("bash").args(["-c", MAKE]).current_dir(&files.0).output().unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        for file in ["server.pem", "server.key", "authority.pem"] {
+            files.put("one", file);
+        }
+        files
+    }
+
+    fn read(&self, file: &str) -> Vec<u8> {
+        std::fs::read(self.0.join(file)).unwrap()
+    }
+
+    /// Puts one of an authority's files in use.
+    fn put(&self, authority: &str, file: &str) {
+        self.write(file, &self.read(&format!("{authority}/{file}")));
+    }
+
+    fn write(&self, file: &str, content: &[u8]) {
+        std::fs::write(self.0.join("new"), content).unwrap();
+        std::fs::rename(self.0.join("new"), self.0.join(file)).unwrap();
+    }
+
+    fn tls(&self) -> Tls {
+        let file = |name: &str| self.0.join(name);
+        Tls {
+            certificate_file: file("server.pem"),
+            key_file: file("server.key"),
+            client_ca_file: Some(file("authority.pem")),
+        }
+    }
+
+    /// A caller of this authority that trusts that one. Were its connection cut, another one would need files that are not in
+    /// use any more, so that it shows.
+    async fn connect(&self, address: &str, caller: &str, trusted: &str) -> Option<HealthClient<Channel>> {
+        let mut client = HealthClient::new(self.channel(address, caller, trusted).await?);
+        // With TLS 1.3 the server's refusal comes after the client's own handshake.
+        ask(&mut client).await.then_some(client)
+    }
+
+    async fn channel(&self, address: &str, caller: &str, trusted: &str) -> Option<Channel> {
+        let identity =
+            Identity::from_pem(self.read(&format!("{caller}/caller.pem")), self.read(&format!("{caller}/caller.key")));
+        let authority = Certificate::from_pem(self.read(&format!("{trusted}/authority.pem")));
+        let tls = ClientTlsConfig::new().ca_certificate(authority).identity(identity).domain_name("localhost");
+        let endpoint = Endpoint::from_shared(format!("https://{address}")).unwrap().tls_config(tls).unwrap();
+        endpoint.connect().await.ok()
+    }
+
+    async fn until(&self, address: &str, caller: &str, trusted: &str) -> HealthClient<Channel> {
+        let started = Instant::now();
+        loop {
+            if let Some(client) = self.connect(address, caller, trusted).await {
+                return client;
+            }
+            assert!(started.elapsed() < Duration::from_secs(10), "still what served before");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+async fn ask(client: &mut HealthClient<Channel>) -> bool {
+    client.check(HealthCheckRequest { service: String::new() }).await.is_ok()
+}
+
+#[tokio::test]
+async fn new_files_serve_new_connections_and_bad_ones_change_nothing() {
+    let scene = Scene::start().await;
+    let files = Files::new();
+    let listen = Listen {
+        grpc: Address::Tcp("127.0.0.1:0".parse().unwrap()),
+        admin: "127.0.0.1:0".parse().unwrap(),
+        tls: Some(files.tls()),
+        drain: Duration::ZERO,
+    };
+    let bound = Bound::bind(scene.engine.clone(), &listen).await.unwrap();
+    let addresses: Value = serde_json::from_str(&bound.addresses()).unwrap();
+    let address = addresses["grpc"].as_str().unwrap();
+    let serving = tokio::spawn(bound.serve(std::future::pending()));
+
+    let mut first = files.until(address, "one", "one").await;
+    assert!(files.connect(address, "two", "one").await.is_none(), "a stranger's certificate was taken");
+
+    // Files of two pairs, and then no certificate: nothing changes, and that is counted.
+    files.put("two", "server.pem");
+    let started = Instant::now();
+    let refused = r#"keyward_certificate_loads_total{role="server",name="listen.tls",result="refused"} 1"#;
+    while !scene.page("/metrics").await.1.contains(refused) {
+        assert!(started.elapsed() < Duration::from_secs(10), "nothing was refused");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(files.connect(address, "one", "one").await.is_some());
+
+    // The other file of that pair: it serves, and the connection before goes on.
+    files.put("two", "server.key");
+    let mut second = files.until(address, "one", "two").await;
+    assert!(files.connect(address, "one", "one").await.is_none(), "the certificate before still serves");
+    assert!(ask(&mut first).await, "a connection that stood was cut");
+
+    // Another authority for the callers.
+    files.put("two", "authority.pem");
+    let mut third = files.until(address, "two", "two").await;
+    assert!(files.connect(address, "one", "two").await.is_none(), "a caller of the authority before was let in");
+    for client in [&mut first, &mut second, &mut third] {
+        assert!(ask(client).await, "a connection that stood was cut");
+    }
+    let (_, metrics) = scene.page("/metrics").await;
+    for line in [
+        r#"keyward_certificate_loads_total{role="server",name="listen.tls",result="accepted"} 2"#,
+        r#"keyward_certificate_expiration_timestamp_seconds{role="server",name="listen.tls"}"#,
+    ] {
+        assert!(metrics.contains(line), "{line} not in\n{metrics}");
+    }
+    serving.abort();
+
+    // At the start there is nothing to fall back on.
+    files.write("server.key", b"no key");
+    let refused = Bound::bind(scene.engine.clone(), &listen).await;
+    assert!(matches!(refused, Err(ServeError::Tls(_))));
+}
+
+/// What a caller is told who asks for keys at a listener on every address, and whether they are served there at all.
+async fn asked_for_keys(scene: &Scene, files: &Files, tls: Tls) -> bool {
+    let listen = Listen {
+        grpc: Address::Tcp("0.0.0.0:0".parse().unwrap()),
+        admin: "127.0.0.1:0".parse().unwrap(),
+        tls: Some(tls),
+        drain: Duration::ZERO,
+    };
+    let bound = Bound::bind(scene.engine.clone(), &listen).await.unwrap();
+    let addresses: Value = serde_json::from_str(&bound.addresses()).unwrap();
+    let address = addresses["grpc"].as_str().unwrap().replace("0.0.0.0", "127.0.0.1");
+    let serving = tokio::spawn(bound.serve(std::future::pending()));
+    let channel = files.channel(&address, "one", "one").await.unwrap();
+    let (_requests, outgoing) = tokio::sync::mpsc::channel::<DiscoveryRequest>(1);
+    let outgoing = tokio_stream::wrappers::ReceiverStream::new(outgoing);
+    let answer = SecretDiscoveryServiceClient::new(channel).stream_secrets(outgoing).await;
+    serving.abort();
+    match answer {
+        Ok(_) => true,
+        Err(status) => {
+            assert_eq!(status.code(), Code::Unimplemented, "{status}");
+            false
+        }
+    }
+}
+
+#[tokio::test]
+async fn keys_are_given_to_other_machines_only_with_a_certificate_of_theirs() {
+    let scene = Scene::start().await;
+    let files = Files::new();
+    assert!(asked_for_keys(&scene, &files, files.tls()).await);
+    assert!(!asked_for_keys(&scene, &files, Tls { client_ca_file: None, ..files.tls() }).await);
+}
