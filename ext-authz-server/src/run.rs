@@ -289,6 +289,7 @@ fn listen(config: &Config) -> Result<Listen, RunError> {
         },
         admin,
         tls: listen.tls.as_ref().map(Tls::from),
+        secrets_on_loopback: listen.secrets_on_loopback,
         drain: Duration::from_secs(listen.drain_secs),
     })
 }

@@ -56,6 +56,8 @@ pub struct Listen {
     pub admin: SocketAddr,
     /// TLS for gRPC over TCP.
     pub tls: Option<Tls>,
+    /// Whether client certificates with their keys are given over plaintext on loopback.
+    pub secrets_on_loopback: bool,
     /// How long to keep serving after the wish to stop, so that Envoy notices.
     pub drain: Duration,
 }
@@ -120,18 +122,16 @@ impl Bound {
     pub async fn bind(engine: Arc<Engine>, listen: &Listen) -> Result<Bound, ServeError> {
         let tls = listen.tls.as_ref().map(ListenerTls::load).transpose()?.map(Arc::new);
         let verifies = listen.tls.as_ref().is_some_and(|tls| tls.client_ca_file.is_some());
-        let (grpc, is_local) = match (&listen.grpc, tls) {
+        let (grpc, is_private) = match (&listen.grpc, tls) {
             (Address::Tcp(address), None) if !address.ip().is_loopback() => {
                 return Err(ServeError::Plaintext(*address));
             }
-            (Address::Tcp(address), None) => (GrpcListener::Tcp(bind_tcp(*address).await?), true),
-            (Address::Tcp(address), Some(tls)) => {
-                (GrpcListener::Tls(bind_tcp(*address).await?, tls), address.ip().is_loopback())
-            }
+            (Address::Tcp(address), None) => (GrpcListener::Tcp(bind_tcp(*address).await?), listen.secrets_on_loopback),
+            (Address::Tcp(address), Some(tls)) => (GrpcListener::Tls(bind_tcp(*address).await?, tls), verifies),
             (Address::Unix(path), _) => (GrpcListener::Unix(bind_unix(path)?, path.clone()), true),
         };
         let admin = bind_tcp(listen.admin).await?;
-        Ok(Bound { engine, grpc, admin, gives_secrets: is_local || verifies, drain: listen.drain, pages: None })
+        Ok(Bound { engine, grpc, admin, gives_secrets: is_private, drain: listen.drain, pages: None })
     }
 
     /// Binds the listener of the connect pages, too.

@@ -173,6 +173,7 @@ fn needs_restart(before: &Config, after: &Config) -> Vec<&'static str> {
         ("listen.grpc", b.grpc != a.grpc),
         ("listen.admin", b.admin != a.admin),
         ("listen.tls", b.tls != a.tls),
+        ("listen.secrets_on_loopback", b.secrets_on_loopback != a.secrets_on_loopback),
         ("listen.max_concurrent_checks", b.max_concurrent_checks != a.max_concurrent_checks),
         ("listen.drain_secs", b.drain_secs != a.drain_secs),
         ("listen.connect", b.connect != a.connect),

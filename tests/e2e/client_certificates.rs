@@ -125,6 +125,7 @@ fn stack(test: &str, bank: &Bank, address: SocketAddr, certificate: Value, key: 
             }
         })
         .config(|config| {
+            config["listen"]["secrets_on_loopback"] = json!(true);
             config["bindings"][0]["servers"] = json!(["demo"]);
             let binding = json!({
                 "id": "bank", "mode": "service_account", "owner": "payments", "environment": "development",

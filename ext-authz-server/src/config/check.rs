@@ -110,6 +110,17 @@ impl Checker<'_> {
             let message = format!("`{}` can be reached from other machines without TLS", listen.grpc);
             self.add("listen.grpc", message, "listen on loopback or on a unix socket, or configure `listen.tls`");
         }
+        let credentials = || self.config.bindings.iter().flat_map(|binding| &binding.credentials);
+        let is_open = matches!(listen.grpc, ListenAddress::Tcp(_)) && listen.tls.is_none();
+        if is_open
+            && !listen.secrets_on_loopback
+            && credentials().any(|own| matches!(own, Credential::ClientCertificate(_)))
+        {
+            let message = "every program on this machine could ask for the keys of client certificates here";
+            let remedy = "listen on a unix socket that only Envoy can open, configure `listen.tls`, or set \
+                          `listen.secrets_on_loopback: true`";
+            self.add("listen.grpc", message, remedy);
+        }
         if matches!(listen.grpc, ListenAddress::Unix(_)) && listen.tls.is_some() {
             self.add("listen.tls", "a unix socket is served without TLS", "remove it, or listen on `ip:port`");
         }

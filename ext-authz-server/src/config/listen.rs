@@ -33,6 +33,10 @@ pub struct Listen {
     /// Mutual TLS on the gRPC port.
     #[serde(default)]
     pub tls: Option<Tls>,
+    /// Whether Envoy may have client certificates with their keys over plaintext on loopback, default false: every program of
+    /// this machine, and of this pod, could ask for them there.
+    #[serde(default)]
+    pub secrets_on_loopback: bool,
     /// How many checks may be under way at once, 1 to 65536, default 1024. More are denied with `overloaded`.
     #[serde(default = "default_max_concurrent_checks")]
     #[schemars(range(min = 1, max = 65536))]
@@ -80,6 +84,7 @@ impl Default for Listen {
             connect: None,
             connect_public: false,
             tls: None,
+            secrets_on_loopback: false,
             max_concurrent_checks: default_max_concurrent_checks(),
             drain_secs: default_drain_secs(),
         }

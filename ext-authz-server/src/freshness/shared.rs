@@ -8,7 +8,7 @@ use super::{Digest, Key, MintError};
 use crate::credential::Material;
 use crate::plan::Pending;
 
-/// How long a replica may hold the right to mint before another one takes over.
+/// How long after a replica died with the right to mint another one takes over. While it mints, it asks for more time.
 const LEASE: Duration = Duration::from_secs(5);
 /// How often a waiting replica looks.
 const LOOK: Duration = Duration::from_millis(100);
@@ -85,7 +85,15 @@ pub(super) async fn once(
             }
         }
     }
-    let mut result = mint.await;
+    let mut mint = std::pin::pin!(mint);
+    let mut result = loop {
+        match tokio::time::timeout(LEASE / 2, &mut mint).await {
+            Ok(result) => break result,
+            Err(_) => {
+                let _ = shared.lease(&digest, LEASE).await;
+            }
+        }
+    };
     // What was revoked while it was minted is not put back for the others.
     if let Ok(material) = &result
         && is_wanted()

@@ -358,6 +358,25 @@ mod replicas {
     }
 
     #[tokio::test(flavor = "multi_thread")]
+    async fn a_slow_mint_is_not_made_twice() {
+        let memory = Arc::new(Memory::default());
+        let mint = Mint { takes: Duration::from_millis(6500), ..Mint::new(3600) };
+        let calls = (0..2).map(|number| {
+            let (freshness, mint) = (replica(&memory, number), mint.clone());
+            tokio::spawn(async move {
+                // Nobody waits as long as that; the mint goes on.
+                let _ = token(&freshness, &mint).await;
+                tokio::time::sleep(Duration::from_secs(4)).await;
+                token(&freshness, &mint).await
+            })
+        });
+        for call in calls.collect::<Vec<_>>() {
+            assert_eq!(call.await.unwrap().unwrap(), "minted-1");
+        }
+        assert_eq!(mint.made(), 1);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
     async fn a_replica_that_died_with_the_lease_is_outlasted() {
         let memory = Arc::new(Memory::default());
         let until = Instant::now() + Duration::from_millis(500);

@@ -352,8 +352,14 @@ fn a_client_certificate_is_the_services_and_has_one_name() {
             )
         };
         let both = format!("{}\n      - {}", one(certificate), one("file://bank.pem"));
-        let parsed = parse(Path::new("k.yaml"), &GOOD.replacen(header, &both, 1));
-        parsed.err().map(|error| error.to_string()).unwrap_or_default()
+        let text = GOOD.replacen(header, &both, 1);
+        let told =
+            |text: &str| parse(Path::new("k.yaml"), text).err().map(|error| error.to_string()).unwrap_or_default();
+        let open = told(&text);
+        assert!(open.contains("`listen.grpc`: every program on this machine could ask for the keys"), "{open}");
+        let grpc = "grpc: \"127.0.0.1:9191\"";
+        assert!(!told(&text.replacen(grpc, "grpc: \"unix:/run/k.sock\"", 1)).contains("listen.grpc"));
+        told(&text.replacen(grpc, &format!("{grpc}, secrets_on_loopback: true"), 1))
     };
     assert_eq!(with("file://bank.pem"), "");
     for (reference, expected) in [

@@ -124,7 +124,13 @@ async fn a_stale_unix_socket_is_replaced_and_one_in_use_is_not() {
     let scene = Scene::start().await;
     let path = std::env::temp_dir().join(format!("keyward-{}.sock", std::process::id()));
     let _ = std::fs::remove_file(&path);
-    let listen = |grpc| Listen { grpc, admin: "127.0.0.1:0".parse().unwrap(), tls: None, drain: Duration::ZERO };
+    let listen = |grpc| Listen {
+        grpc,
+        admin: "127.0.0.1:0".parse().unwrap(),
+        tls: None,
+        secrets_on_loopback: false,
+        drain: Duration::ZERO,
+    };
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
     let bound = Bound::bind(scene.engine.clone(), &listen(Address::Unix(path.clone()))).await.unwrap();
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
@@ -143,7 +149,13 @@ async fn a_stale_unix_socket_is_replaced_and_one_in_use_is_not() {
 async fn plaintext_beyond_loopback_is_refused() {
     let scene = Scene::start().await;
     let grpc = Address::Tcp("0.0.0.0:0".parse().unwrap());
-    let listen = Listen { grpc, admin: "127.0.0.1:0".parse().unwrap(), tls: None, drain: Duration::ZERO };
+    let listen = Listen {
+        grpc,
+        admin: "127.0.0.1:0".parse().unwrap(),
+        tls: None,
+        secrets_on_loopback: false,
+        drain: Duration::ZERO,
+    };
     let refused = Bound::bind(scene.engine.clone(), &listen).await;
     assert!(matches!(refused, Err(ServeError::Plaintext(_))));
 }

@@ -250,6 +250,7 @@ impl Scene {
             grpc: Address::Tcp("127.0.0.1:0".parse().unwrap()),
             admin: "127.0.0.1:0".parse().unwrap(),
             tls: None,
+            secrets_on_loopback: false,
             drain,
         };
         let bound = Bound::bind(engine.clone(), &listen).await.unwrap();

@@ -122,6 +122,7 @@ async fn new_files_serve_new_connections_and_bad_ones_change_nothing() {
         grpc: Address::Tcp("127.0.0.1:0".parse().unwrap()),
         admin: "127.0.0.1:0".parse().unwrap(),
         tls: Some(files.tls()),
+        secrets_on_loopback: false,
         drain: Duration::ZERO,
     };
     let bound = Bound::bind(scene.engine.clone(), &listen).await.unwrap();
@@ -170,19 +171,16 @@ async fn new_files_serve_new_connections_and_bad_ones_change_nothing() {
     assert!(matches!(refused, Err(ServeError::Tls(_))));
 }
 
-/// What a caller is told who asks for keys at a listener on every address, and whether they are served there at all.
-async fn asked_for_keys(scene: &Scene, files: &Files, tls: Tls) -> bool {
-    let listen = Listen {
-        grpc: Address::Tcp("0.0.0.0:0".parse().unwrap()),
-        admin: "127.0.0.1:0".parse().unwrap(),
-        tls: Some(tls),
-        drain: Duration::ZERO,
-    };
+/// Whether a caller who asks for keys is served at a listener.
+async fn asked_for_keys(scene: &Scene, files: &Files, listen: Listen) -> bool {
     let bound = Bound::bind(scene.engine.clone(), &listen).await.unwrap();
     let addresses: Value = serde_json::from_str(&bound.addresses()).unwrap();
     let address = addresses["grpc"].as_str().unwrap().replace("0.0.0.0", "127.0.0.1");
     let serving = tokio::spawn(bound.serve(std::future::pending()));
-    let channel = files.channel(&address, "one", "one").await.unwrap();
+    let channel = match listen.tls {
+        Some(_) => files.channel(&address, "one", "one").await.unwrap(),
+        None => Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap(),
+    };
     let (_requests, outgoing) = tokio::sync::mpsc::channel::<DiscoveryRequest>(1);
     let outgoing = tokio_stream::wrappers::ReceiverStream::new(outgoing);
     let answer = SecretDiscoveryServiceClient::new(channel).stream_secrets(outgoing).await;
@@ -197,9 +195,26 @@ async fn asked_for_keys(scene: &Scene, files: &Files, tls: Tls) -> bool {
 }
 
 #[tokio::test]
-async fn keys_are_given_to_other_machines_only_with_a_certificate_of_theirs() {
+async fn keys_are_given_to_callers_with_a_certificate_and_on_loopback_only_where_that_is_asked_for() {
     let scene = Scene::start().await;
     let files = Files::new();
-    assert!(asked_for_keys(&scene, &files, files.tls()).await);
-    assert!(!asked_for_keys(&scene, &files, Tls { client_ca_file: None, ..files.tls() }).await);
+    let listen = |address: &str, tls, secrets_on_loopback| Listen {
+        grpc: Address::Tcp(address.parse().unwrap()),
+        admin: "127.0.0.1:0".parse().unwrap(),
+        tls,
+        secrets_on_loopback,
+        drain: Duration::ZERO,
+    };
+    let anybody = Tls { client_ca_file: None, ..files.tls() };
+    for (listen, given) in [
+        (listen("0.0.0.0:0", Some(files.tls()), false), true),
+        (listen("127.0.0.1:0", Some(files.tls()), false), true),
+        (listen("0.0.0.0:0", Some(anybody.clone()), true), false),
+        (listen("127.0.0.1:0", Some(anybody), true), false),
+        (listen("127.0.0.1:0", None, false), false),
+        (listen("127.0.0.1:0", None, true), true),
+    ] {
+        let shown = format!("{listen:?}");
+        assert_eq!(asked_for_keys(&scene, &files, listen).await, given, "{shown}");
+    }
 }
