@@ -7,6 +7,7 @@
 
 mod browser;
 mod client;
+mod form;
 mod halt;
 mod invitation;
 mod page;

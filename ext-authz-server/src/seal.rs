@@ -6,10 +6,12 @@
 //! and leaves the data alone.
 
 mod key;
+mod kms;
 #[cfg(test)]
 mod tests;
 
 pub use key::{LocalKey, WrapKey};
+pub use kms::{KMS_SCHEME, KmsKey, region_of};
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -52,7 +52,7 @@ pub const MAX_SECRET_BYTES: usize = 64 * 1024;
 /// The schemes that are there without configuration.
 pub const LOCAL_SCHEMES: [&str; 2] = ["env", "file"];
 /// Those, and the schemes of what Keyward itself keeps.
-pub const RESERVED_SCHEMES: [&str; 4] = ["env", "file", BUILTIN_SCHEME, GRANT_SCHEME];
+pub const RESERVED_SCHEMES: [&str; 5] = ["env", "file", BUILTIN_SCHEME, GRANT_SCHEME, crate::seal::KMS_SCHEME];
 /// The field of the cached material that holds the whole content.
 const CONTENT: &str = "content";
 

@@ -13,7 +13,7 @@ use crate::database::{
 use crate::freshness::Freshness;
 use crate::grants::Grants;
 use crate::lifecycle::{Book, Entry};
-use crate::seal::{LocalKey, SealError, Sealer, WrapKey};
+use crate::seal::{KmsKey, LocalKey, SealError, Sealer, WrapKey};
 use crate::secret::Secrets;
 
 /// How often the other replicas' invalidations are looked at; half of the second in which they have to arrive.
@@ -121,6 +121,11 @@ impl State {
         let mut wrapping: Vec<Arc<dyn WrapKey>> = Vec::new();
         for (index, source) in config.encryption_keys.iter().enumerate() {
             let key = format!("encryption_keys[{index}]");
+            if let Some(arn) = source.kms_key() {
+                let kms = KmsKey::new(arn, secrets).await;
+                wrapping.push(Arc::new(kms.map_err(|error| StateError::Secret { key, cause: error.to_string() })?));
+                continue;
+            }
             let text = secret(key.clone(), source).await?;
             let local = LocalKey::parse(text.expose());
             wrapping.push(Arc::new(local.map_err(|error| StateError::Secret { key, cause: error.to_string() })?));

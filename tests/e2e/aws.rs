@@ -2,6 +2,7 @@
 //! Envoy, and hold nothing.
 
 mod identity;
+mod kms;
 mod scene;
 mod sessions;
 mod signing;

@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::Credential;
+use crate::seal::KMS_SCHEME;
 
 /// One credential, or several that belong together, and where they may go.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
@@ -132,6 +133,16 @@ pub struct SecretSource {
     /// Whether to take one line feed (or carriage return and line feed) off the end, default false: exact bytes.
     #[serde(default)]
     pub trim_newline: bool,
+}
+
+// === impl SecretSource ===
+
+impl SecretSource {
+    /// The ARN of a key of AWS KMS, where it names one: such a key wraps others, and nobody reads it.
+    #[must_use]
+    pub fn kms_key(&self) -> Option<&str> {
+        self.reference.strip_prefix(KMS_SCHEME)?.strip_prefix("://")
+    }
 }
 
 // === impl BindingMode ===

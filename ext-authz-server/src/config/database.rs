@@ -6,6 +6,7 @@ use serde::Deserialize;
 use super::SecretSource;
 use super::check::Checker;
 use crate::database::Kind;
+use crate::seal::region_of;
 
 /// Where grants, secrets and what replicas share are kept; always sealed.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
@@ -20,8 +21,10 @@ pub struct Database {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "SecretSource")]
     pub url_secret: Option<SecretSource>,
-    /// The keys that wrap the data keys: 32 bytes in base64 each, for example of `openssl rand -base64 32`. The first one
-    /// wraps; those after it open what is not wrapped anew yet, and can be removed after `keyward keys rotate`.
+    /// The keys that wrap the data keys: each 32 bytes in base64 in `env://` or `file://`, for example of
+    /// `openssl rand -base64 32`, or a symmetric key of AWS KMS, `aws-kms://ARN`, that is used with the server's own AWS
+    /// identity. The first one wraps; those after it open what is not wrapped anew yet, and can be removed after `keyward keys
+    /// rotate`.
     #[schemars(length(min = 1, max = 8))]
     pub encryption_keys: Vec<SecretSource>,
     /// The most connections, 1 to 256, default 8.
@@ -47,7 +50,19 @@ impl Database {
         checker.not_empty(keys, &self.encryption_keys, 8, "nothing is kept unsealed: name where a key is");
         checker.distinct(keys, &self.encryption_keys);
         for (index, source) in self.encryption_keys.iter().enumerate() {
-            checker.own_secret(&format!("{keys}[{index}]"), source);
+            let key = format!("{keys}[{index}]");
+            match source.kms_key() {
+                None => checker.own_secret(&key, source),
+                Some(arn) if region_of(arn).is_none() => {
+                    let remedy =
+                        "write `aws-kms://arn:aws:kms:REGION:ACCOUNT:key/ID`; an alias can come to name another key";
+                    checker.add(format!("{key}.ref"), "it is no ARN of a key", remedy);
+                }
+                Some(_) if source.json_key.is_some() || source.trim_newline => {
+                    checker.add(key, "a key of KMS is nothing to take something out of", "write `ref` alone");
+                }
+                Some(_) => {}
+            }
         }
         checker.range("database.max_connections", self.max_connections, 1..=256);
     }

@@ -14,8 +14,9 @@ use tokio::net::TcpListener;
 
 use super::browser::{self, Browser};
 use super::client::{Client, ClientError, Metadata, Request, shown};
+use super::form::{Decision, check_key, form, key_fields};
 use super::halt::Halt;
-use super::page::{Page, escaped, redirect};
+use super::page::{Page, redirect};
 use super::steps::{ConsentStep, LoginStep, ProviderStep, Step};
 use super::ticket::{LIFETIME, Ticket, TicketError};
 use crate::audit::record::GrantRecord;
@@ -31,8 +32,6 @@ use crate::state::State;
 
 /// The largest form, in bytes.
 const MAX_FORM_BYTES: usize = 16 * 1024;
-/// The lengths of a key that a person enters, in bytes.
-const KEY_BYTES: std::ops::RangeInclusive<usize> = 8..=4096;
 /// How long one page may take.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -53,25 +52,10 @@ struct Callback {
     iss: Option<String>,
 }
 
-/// What a person decides. No `Debug`: it holds a secret.
-#[derive(Deserialize)]
-struct Decision {
-    decision: String,
-    #[serde(default)]
-    key: String,
-    days: Option<u64>,
-}
-
 /// A result that keeps, for the record, whose ticket it was.
 struct Failed {
     halt: Halt,
     ticket: Option<Box<Ticket>>,
-}
-
-impl Drop for Decision {
-    fn drop(&mut self) {
-        zeroize::Zeroize::zeroize(&mut self.key);
-    }
 }
 
 type Outcome = Result<Response, Failed>;
@@ -495,42 +479,6 @@ fn login_callback(connect: &Connect) -> String {
 
 fn provider_callback(connect: &Connect) -> String {
     format!("{}/callback/provider", connect.public_url)
-}
-
-// === forms ===
-
-fn form(step: &str, fields: &str) -> String {
-    format!(
-        r#"<form method="post" action="/consent/{}" autocomplete="off">{fields}<button class="main" name="decision" value="connect">Connect</button> <button name="decision" value="decline" formnovalidate>Decline</button></form>"#,
-        escaped(step)
-    )
-}
-
-fn key_fields(own: &ApiKeyProvider) -> String {
-    let days = [1, 7, 30, 90, 180, 366].into_iter().filter(|days| *days < own.max_ttl_days);
-    let options: String = days
-        .chain([own.max_ttl_days])
-        .map(|days| format!(r#"<option value="{days}">{days} {}</option>"#, if days == 1 { "day" } else { "days" }))
-        .collect();
-    format!(
-        r#"<label>Key <input type="password" name="key" required minlength="{}" maxlength="{}" autocomplete="off" spellcheck="false"></label><label>Keep for <select name="days">{options}</select></label>"#,
-        KEY_BYTES.start(),
-        KEY_BYTES.end(),
-    )
-}
-
-fn check_key(own: &ApiKeyProvider, decision: &Decision) -> Result<(), Halt> {
-    let key = decision.key.trim();
-    if !KEY_BYTES.contains(&key.len()) {
-        return Err(Halt::BadKey("its length"));
-    }
-    if key.chars().any(|char| char.is_control() || char.is_whitespace()) {
-        return Err(Halt::BadKey("it holds white space"));
-    }
-    if !decision.days.is_some_and(|days| (1..=own.max_ttl_days).contains(&days)) {
-        return Err(Halt::BadKey("its time"));
-    }
-    Ok(())
 }
 
 // === errors ===

@@ -6,8 +6,9 @@ use keyward_contract::json::{Limits, parse as parse_json};
 use serde_json::{Value, json};
 
 /// Every action that a policy on the page may name.
-const ACTIONS: [&str; 10] = [
+const ACTIONS: [&str; 11] = [
     "kms:Decrypt",
+    "kms:Encrypt",
     "s3:GetObject",
     "s3:ListBucket",
     "s3:PutObject",
