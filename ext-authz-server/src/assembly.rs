@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 
 use crate::audit::Digester;
 use crate::binding::{Binding, Catalogue, Mode as BindingMode, Principals};
+use crate::caller::is_template;
 use crate::config::{self, ServerMode};
 use crate::credential::kinds;
 use crate::identity::IdentityError;
@@ -17,6 +18,7 @@ use crate::perimeter::authority::{AuthorityError, HostPattern};
 use crate::perimeter::{Destination, DestinationError, Entry, MethodClass, Perimeter};
 use crate::plan::{Decide, Identify, Mode, NotIdentified, Parts, Pending, Plan, Principal, Question, Server, Verdict};
 use crate::policy;
+use crate::secret::LOCAL_SCHEMES;
 use crate::snapshot::Snapshot;
 
 /// How long a verified token is not verified again.
@@ -134,7 +136,21 @@ fn binding(binding: &config::Binding) -> Result<Binding, AssemblyError> {
         credentials: kinds::of_binding(binding),
         passthrough: binding.headers.clone(),
         definition: binding.definition.clone(),
+        local_secrets: binding.credentials.iter().flat_map(local_secrets).collect(),
     })
+}
+
+/// What of a credential lies on this machine, is the same for everybody, and is secret: certificates and names are shown to
+/// others anyway.
+fn local_secrets(credential: &config::Credential) -> Vec<config::SecretSource> {
+    const PUBLIC: [&str; 3] = ["certificate", "access_key_id", "username_secret"];
+    let is_local = |source: &config::SecretSource| {
+        let scheme = source.reference.split_once("://").map_or("", |(scheme, _)| scheme);
+        LOCAL_SCHEMES.contains(&scheme) && !is_template(&source.reference)
+    };
+    let secrets = credential.kind().secrets().into_iter();
+    let secret = secrets.filter(|(field, source)| !PUBLIC.iter().any(|name| field.ends_with(name)) && is_local(source));
+    secret.map(|(_, source)| source.clone()).collect()
 }
 
 fn mode(mode: ServerMode) -> Mode {

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use keyward_contract::reason::Reason;
 
+use crate::config::SecretSource;
 use crate::credential::{Credential, SlotName};
 use crate::decision::{Denial, Stage};
 use crate::lifecycle::{Gate, State};
@@ -54,6 +55,8 @@ pub struct Binding {
     pub passthrough: Vec<String>,
     /// What tells its definition from any other.
     pub definition: String,
+    /// Secrets on this machine that credentials are made of, the same for everybody.
+    pub local_secrets: Vec<SecretSource>,
 }
 
 /// For whom a binding is.
@@ -138,6 +141,14 @@ impl Binding {
     }
 
     fn rank(&self, asker: &Asker<'_>, one_issuer: bool) -> Option<Rank> {
+        let fits = match self.mode {
+            Mode::User => asker.is_user,
+            Mode::Agent => asker.agent.is_some(),
+            Mode::ServiceAccount | Mode::None | Mode::Passthrough => true,
+        };
+        if !fits {
+            return None;
+        }
         let Some(principals) = &self.principals else { return Some(Rank::Everybody) };
         let named = |list: &[String], name: &str| list.iter().any(|entry| entry == name);
         if named(&principals.users, asker.key)

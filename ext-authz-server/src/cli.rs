@@ -18,6 +18,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::caller::Caller;
 use crate::config::{self, ConfigError, Problem, json_schema, reference};
 use crate::credential::{InjectError, kinds, try_out};
+use crate::doctor::remedied;
 use crate::freshness::{MintError, MintErrorKind};
 use crate::hygiene;
 use crate::log::{self, Format};
@@ -161,7 +162,10 @@ fn serve(command: &Serve) -> Result<ExitCode, CommandError> {
         println!("{}", service.addresses());
         tracing::info!(addresses = service.addresses(), revision, "serving");
         let engine = service.engine();
-        let watching = tokio::spawn(watch(snapshots, move |error| engine.refused(&error.to_string())));
+        let watching = tokio::spawn(watch(snapshots, move |error| {
+            // A record is one line.
+            engine.refused(&error.to_string().replace('\n', "; "));
+        }));
         let result = service.run().await;
         watching.abort();
         result.map_err(|error| other(&error))
@@ -186,14 +190,15 @@ fn check_config(command: &CheckConfig) -> Result<ExitCode, CommandError> {
 async fn missing_secrets(file: &Path, snapshot: &Arc<Snapshot>) -> Result<Vec<Problem>, CommandError> {
     let loaded = config::load(file).map_err(CommandError::Problems)?;
     let mut problems = Vec::new();
-    let mut add = |key: &str, message: String| {
-        problems.push(loaded.problem(key, message, "set it where `keyward serve` runs"));
+    let mut add = |key: &str, error: &str| {
+        let (message, remedy) = remedied(error);
+        problems.push(loaded.problem(key, message.to_owned(), remedy));
     };
     if let Err(error) = open_state(snapshot).await {
-        add("database", error.to_string());
+        add("database", &error.to_string());
     }
     if let Err(cause) = audit_key(snapshot).await {
-        add("audit.hmac_key", cause);
+        add("audit.hmac_key", &cause);
     }
     for (index, binding) in loaded.config.bindings.iter().enumerate() {
         for (inner, credential) in binding.credentials.iter().enumerate() {
@@ -203,7 +208,7 @@ async fn missing_secrets(file: &Path, snapshot: &Arc<Snapshot>) -> Result<Vec<Pr
                 | Err(InjectError::Mint(MintError {
                     kind: MintErrorKind::NeedsCaller | MintErrorKind::Consent, ..
                 })) => {}
-                Err(error) => add(&format!("bindings[{index}].credentials[{inner}].secret"), error.to_string()),
+                Err(error) => add(&format!("bindings[{index}].credentials[{inner}]"), &error.to_string()),
             }
         }
     }

@@ -110,6 +110,9 @@ pub async fn examine(snapshot: &Arc<Snapshot>, envoy: Option<&Path>) -> Vec<Find
                     .await;
             }
         }
+        if binding.probe.is_some() {
+            findings.check(&format!("binding `{}`, probe", binding.id), probe_of(snapshot, binding)).await;
+        }
     }
     if let Some(file) = envoy {
         envoy::examine(file, &snapshot.config, &mut findings);
@@ -184,6 +187,24 @@ async fn credential_of(snapshot: &Arc<Snapshot>, binding: &Binding, configured: 
     }
 }
 
+/// Whether the upstream takes the credentials that there are now.
+async fn probe_of(snapshot: &Arc<Snapshot>, binding: &Binding) -> Seen {
+    let nobody = Arc::new(Caller::none(&binding.environment));
+    for credential in kinds::of_binding(binding) {
+        match try_out(&credential, &nobody, &snapshot.sources).await {
+            Ok(()) => {}
+            Err(InjectError::Mint(MintError { kind: MintErrorKind::NeedsCaller | MintErrorKind::Consent, cause })) => {
+                return Err(Wrong::Unknown(format!("it depends on the caller: {cause}")));
+            }
+            Err(error) => {
+                let remedy = "put a value there that the upstream takes, or correct `probe`";
+                return Err(Wrong::failed(error.to_string(), remedy));
+            }
+        }
+    }
+    Ok("the upstream takes the credentials that there are now".to_owned())
+}
+
 // === impl Wrong ===
 
 impl Wrong {
@@ -191,12 +212,18 @@ impl Wrong {
         Wrong::Failed { seen: seen.into(), remedy: remedy.into() }
     }
 
-    /// An error that ends with what to do, after the last semicolon.
     fn said(error: &str) -> Wrong {
-        match error.rsplit_once("; ") {
-            Some((seen, remedy)) => Wrong::failed(seen, remedy),
-            None => Wrong::failed(error, "set it where `keyward serve` runs"),
-        }
+        let (seen, remedy) = remedied(error);
+        Wrong::failed(seen, remedy)
+    }
+}
+
+/// What is wrong and what to do, which most errors say after their last semicolon.
+pub(crate) fn remedied(error: &str) -> (&str, &str) {
+    match error.rsplit_once("; ") {
+        Some(parts) => parts,
+        None if error.ends_with(" is not set") => (error, "set it where `keyward serve` runs"),
+        None => (error, "correct what it names, then look again"),
     }
 }
 
@@ -253,6 +280,13 @@ mod tests {
     fn the_remedy_is_what_follows_the_last_semicolon() {
         let Wrong::Failed { seen, remedy } = Wrong::said("read `a`: status 403; it; give it") else { panic!() };
         assert_eq!((seen.as_str(), remedy.as_str()), ("read `a`: status 403; it", "give it"));
+    }
+
+    #[test]
+    fn only_a_secret_that_is_not_set_is_to_be_set() {
+        assert_eq!(remedied("secret `env://A` is not set").1, "set it where `keyward serve` runs");
+        let short = "the secret is shorter than 8 bytes";
+        assert_eq!(remedied(short), (short, "correct what it names, then look again"));
     }
 
     #[test]

@@ -170,7 +170,7 @@ impl Freshness {
         mint: impl FnOnce() -> Minting,
     ) -> Result<Arc<Material>, MintError> {
         let digest = key.digest();
-        let (mut landing, fallback) = {
+        let (mut landing, fallback, birth) = {
             let mut entries = self.lock();
             let now = Instant::now();
             if !entries.contains_key(&digest) {
@@ -179,7 +179,7 @@ impl Freshness {
             let entry =
                 entries.entry(digest).or_insert_with(|| Entry::new(key, self.clock.fetch_add(1, Ordering::Relaxed)));
             entry.used = self.clock.fetch_add(1, Ordering::Relaxed);
-            let fallback = entry.usable(now);
+            let (fallback, birth) = (entry.usable(now), entry.birth);
             match entry.step(now) {
                 Step::Serve(material) => return Ok(material),
                 Step::Renew(material) => {
@@ -187,8 +187,8 @@ impl Freshness {
                     return Ok(material);
                 }
                 Step::Fail(error) => return Err(error),
-                Step::Wait(landing) => (landing, fallback),
-                Step::Fly => (self.fly(entry, digest, terms, mint()), fallback),
+                Step::Wait(landing) => (landing, fallback, birth),
+                Step::Fly => (self.fly(entry, digest, terms, mint()), fallback, birth),
             }
         };
         let landed = tokio::time::timeout(WAIT, landing.wait_for(Option::is_some)).await;
@@ -200,7 +200,10 @@ impl Freshness {
             Err(_) => Err(MintError::transient("it was not there in time")),
         };
         // What an upstream refused is better than nothing where nothing else can be had; what was withdrawn is not.
-        result.or_else(|error| fallback.filter(|_| error.kind == MintErrorKind::Transient).ok_or(error))
+        result.or_else(|error| {
+            let serves = error.kind == MintErrorKind::Transient && self.is_there(&digest, birth);
+            fallback.filter(|_| serves).ok_or(error)
+        })
     }
 
     /// An upstream refused what came from `origin`: it is had anew at the next call. Whether that is so now; too many
@@ -288,8 +291,15 @@ impl Freshness {
             match self.shared.get().filter(|_| terms.is_shared()) {
                 None => mint.await,
                 Some(shared) => {
-                    shared::once(&**shared, key, before, mint, || self.is_wanted(key, birth), &self.counts.taken_over)
-                        .await
+                    shared::once(
+                        &**shared,
+                        key,
+                        before,
+                        mint,
+                        || self.is_there(&key.digest(), birth),
+                        &self.counts.taken_over,
+                    )
+                    .await
                 }
             }
         };
@@ -299,9 +309,9 @@ impl Freshness {
         }
     }
 
-    /// Whether the entry that a mint was begun for is still there.
-    fn is_wanted(&self, key: &Key, birth: u64) -> bool {
-        self.lock().get(&key.digest()).is_some_and(|entry| entry.birth == birth)
+    /// Whether the entry is still there that had this birth: it was not forgotten meanwhile.
+    fn is_there(&self, digest: &Digest, birth: u64) -> bool {
+        self.lock().get(digest).is_some_and(|entry| entry.birth == birth)
     }
 
     /// Notes the result of a mint and says what the waiting calls get.

@@ -13,10 +13,9 @@ use keyward_contract::scrub::Scrubber;
 
 use crate::binding::{Binding, Catalogue};
 use crate::caller::Caller;
-use crate::credential::{Credential, Material, Outgoing};
+use crate::credential::{Material, Outgoing};
 use crate::decision::{Denial, Stage};
 use crate::perimeter::authority::Authority;
-use crate::secret::LOCAL_SCHEMES;
 use crate::sources::Sources;
 
 pub use known::Known;
@@ -50,13 +49,13 @@ pub async fn note_local(catalogue: &Catalogue, revision: &str, sources: &Arc<Sou
     if !known.is_due(revision) {
         return;
     }
-    let nobody = Arc::new(Caller::none(""));
+    let nobody = Caller::none("");
     let reads = async {
         for binding in catalogue.bindings() {
-            for credential in binding.credentials.iter().filter(|credential| is_local(&***credential)) {
+            for source in &binding.local_secrets {
                 // What cannot be had now cannot leave either.
-                if let Ok(material) = sources.material(credential, &nobody).await {
-                    note(binding, &material, None, known);
+                if let Ok(secret) = sources.secrets.get(source, &nobody).await {
+                    known.note(&binding.id, &binding.hosts, None, &secret.value);
                 }
             }
         }
@@ -69,18 +68,6 @@ pub fn note(binding: &Binding, material: &Material, holder: Option<&str>, known:
     for secret in material.secrets() {
         known.note(&binding.id, &binding.hosts, holder, secret);
     }
-}
-
-/// Whether a credential is made of local secrets alone, which cost nothing to read and are the same for every caller.
-fn is_local(credential: &dyn Credential) -> bool {
-    let nobody = Caller::none("");
-    let references = credential.references();
-    let mut stored = references.iter().filter(|reference| reference.contains("://")).peekable();
-    let local = |reference: &&String| {
-        LOCAL_SCHEMES.iter().any(|scheme| reference.strip_prefix(scheme).is_some_and(|rest| rest.starts_with("://")))
-            && !crate::caller::is_template(reference)
-    };
-    credential.key(&nobody).is_none() && stored.peek().is_some() && stored.all(|reference| local(&reference))
 }
 
 /// Refuses a request that holds a secret which is bound elsewhere, in any of the forms of `keyward_contract::encodings`.
@@ -158,7 +145,7 @@ fn denial(cause: String) -> Denial {
     Denial::new(Stage::Credential, Reason::SecretInRequest, cause)
 }
 
-/// Everything that leaves: target, header names and values, body. What is short stands together, apart by a byte that no
+/// Everything that leaves: authority, target, header names and values, body. What is short stands together, apart by a byte that no
 /// form of a secret holds: looking at each by itself would cost more than the look.
 struct Texts<'a> {
     short: Vec<u8>,
@@ -174,7 +161,7 @@ impl<'a> Texts<'a> {
 fn texts<'a>(outgoing: &'a Outgoing<'_>) -> Texts<'a> {
     let headers = outgoing.headers().flat_map(|(name, value)| [name.as_bytes(), value.as_bytes()]);
     let mut texts = Texts { short: Vec::with_capacity(SHORT_BYTES), long: vec![outgoing.body()] };
-    for text in [outgoing.target().as_bytes()].into_iter().chain(headers) {
+    for text in [outgoing.authority().as_bytes(), outgoing.target().as_bytes()].into_iter().chain(headers) {
         if texts.short.len() + text.len() < SHORT_BYTES {
             texts.short.extend_from_slice(text);
             texts.short.push(SEPARATOR);

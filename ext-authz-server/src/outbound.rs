@@ -254,6 +254,10 @@ fn client(tls: &Tls, resolver: Resolver) -> Result<Client, reqwest::Error> {
 #[must_use]
 pub fn named_on_loopback(configuration: &str) -> Vec<String> {
     let mut named = Vec::new();
+    // What stands in a comment is not meant.
+    let meant = |line: &'_ str| line.split(" #").next().map_or(String::new(), |text| text.to_owned());
+    let lines = configuration.lines().filter(|line| !line.trim_start().starts_with('#'));
+    let configuration: String = lines.flat_map(|line| [meant(&line.replace('\t', " ")), "\n".to_owned()]).collect();
     for (at, _) in configuration.match_indices("://") {
         let rest = configuration.get(at + 3..).unwrap_or_default();
         let end = rest.find(|c: char| c.is_whitespace() || "/\"'?#,}".contains(c)).unwrap_or(rest.len());

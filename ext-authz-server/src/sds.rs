@@ -2,8 +2,10 @@
 //! presents to its upstream, and has them anew when the store has another pair.
 //!
 //! A new pair is looked at before Envoy gets it: one that cannot be read, does not belong together or is not in date changes
-//! nothing. What is not configured is not answered. Who may ask is the listener's matter.
+//! nothing. What is not configured is not answered, nor what belongs to a binding that does not serve now. Who may ask
+//! is the listener's matter.
 
+mod asker;
 mod presented;
 mod stream;
 
@@ -46,11 +48,15 @@ pub async fn follow(engine: Arc<Engine>) {
     }
 }
 
-/// The client certificates of this environment's bindings.
+/// The client certificates of this environment's bindings that serve now.
 fn configured(engine: &Engine) -> BTreeMap<String, ClientCertificateCredential> {
     let plan = engine.plan();
     let bindings = plan.catalogue().bindings().iter();
     let here = bindings.filter(|binding| binding.environment.is_empty() || binding.environment == plan.environment());
-    let own = here.flat_map(|binding| &binding.credentials).filter_map(|credential| credential.client_certificate());
-    own.map(|own| (own.name.clone(), own.clone())).collect()
+    let own = here.flat_map(|binding| {
+        let own = binding.credentials.iter().filter_map(|credential| credential.client_certificate());
+        own.map(move |own| (binding.id.as_str(), own))
+    });
+    let serving = own.filter(|(id, _)| plan.catalogue().serves_now(id));
+    serving.map(|(_, own)| (own.name.clone(), own.clone())).collect()
 }

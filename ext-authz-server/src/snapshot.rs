@@ -111,14 +111,29 @@ impl Snapshots {
     /// # Errors
     /// As [`Snapshots::load`]; the snapshot in use has not changed.
     pub fn reload(&self) -> Result<Reloaded, ConfigError> {
+        self.reload_files(None)
+    }
+
+    /// The same, of files with this stamp where there is one; other ones are left for the next look.
+    fn reload_files(&self, only: Option<Stamp>) -> Result<Reloaded, ConfigError> {
         let mut last = self.last();
         let files = Files::read(&self.file)?;
         if last.stamp == Some(files.stamp) {
             last.refused = None;
             return Ok(Reloaded::Unchanged);
         }
+        if only.is_some_and(|stamp| stamp != files.stamp) {
+            return Ok(Reloaded::Unchanged);
+        }
         let (stamp, revision) = (files.stamp, files.revision.clone());
         let before = self.current();
+        let is_kept = before.config.lifecycle.is_some() || before.sources.secrets.state().get().is_some();
+        if files.loaded.config.lifecycle.is_some() && !is_kept {
+            let remedy = "add `database` alone and restart, then add `lifecycle`";
+            let problem =
+                files.loaded.problem("lifecycle", "the running server has no open database".to_owned(), remedy);
+            return Err(ConfigError { problems: vec![problem] });
+        }
         let after = files.into_snapshot(&before.sources.secrets, Some(&before.identity))?;
         let needs_restart = needs_restart(&before.config, &after.config);
         self.current.store(Arc::new(after));
@@ -130,7 +145,7 @@ impl Snapshots {
         Ok(Reloaded::Changed { revision, needs_restart })
     }
 
-    /// Looks at the files. What changed is loaded when two looks in a row saw the same, so that nothing half written is read.
+    /// Looks at the files. What changed is loaded when two looks in a row saw the same, so that nothing half written is used.
     /// An error that was returned before, for the same reason, is returned as `None`.
     fn look(&self) -> Result<Reloaded, Option<ConfigError>> {
         let seen = Files::read(&self.file).map(|files| files.stamp).map_err(|error| error.to_string());
@@ -145,12 +160,16 @@ impl Snapshots {
                 return Ok(Reloaded::Unchanged);
             }
         }
-        self.reload_once()
+        self.told_once(self.reload_files(seen.ok()))
     }
 
-    /// As [`Snapshots::reload`], but an error that was returned before, for the same reason, is returned as `None`.
+    /// Loads everything anew, at once. An error that was returned before, for the same reason, is returned as `None`.
     fn reload_once(&self) -> Result<Reloaded, Option<ConfigError>> {
-        self.reload().map_err(|error| {
+        self.told_once(self.reload())
+    }
+
+    fn told_once(&self, result: Result<Reloaded, ConfigError>) -> Result<Reloaded, Option<ConfigError>> {
+        result.map_err(|error| {
             let text = error.to_string();
             let mut last = self.last();
             if last.refused.as_ref() == Some(&text) {
@@ -231,7 +250,8 @@ impl Files {
         let base = self.loaded.file.parent().unwrap_or(Path::new(""));
         let secrets = secrets.with(config, base, &outbound);
         let invitations = Invitations::of(config, secrets.state());
-        let sources = Arc::new(Sources::new(Arc::new(secrets)).with_outbound(outbound).with_invitations(invitations));
+        let sources = Sources::new(Arc::new(secrets)).with_outbound(outbound).with_invitations(invitations);
+        let sources = Arc::new(sources.with_database(config.database.is_some()));
         Ok(Snapshot { revision: self.revision, config: self.loaded.config, policy, identity, sources })
     }
 }

@@ -23,6 +23,7 @@ pub struct Sources {
     /// How people are asked for what is theirs; absent where there are no connect pages.
     pub invitations: Option<Invitations>,
     grants: Option<Arc<dyn Grants>>,
+    has_database: bool,
 }
 
 // === impl Sources ===
@@ -31,7 +32,7 @@ impl Sources {
     /// These stores, and the network as it is.
     #[must_use]
     pub fn new(secrets: Arc<Secrets>) -> Sources {
-        Sources { secrets, outbound: Outbound::default(), invitations: None, grants: None }
+        Sources { secrets, outbound: Outbound::default(), invitations: None, grants: None, has_database: false }
     }
 
     /// The same with this way out.
@@ -55,7 +56,20 @@ impl Sources {
         self
     }
 
-    /// What people have given; `None` where there is no database.
+    /// The same, which says whether a database is configured: it may not be open yet, or not to whoever looks.
+    #[must_use]
+    pub fn with_database(mut self, has_database: bool) -> Sources {
+        self.has_database = has_database;
+        self
+    }
+
+    /// Whether a database is configured: what lies in it must not be passed over while it is not open.
+    #[must_use]
+    pub fn has_database(&self) -> bool {
+        self.has_database
+    }
+
+    /// What people have given; `None` where there is no open database.
     #[must_use]
     pub fn grants(&self) -> Option<Arc<dyn Grants>> {
         self.grants.clone().or_else(|| self.secrets.state().get().map(|state| state.grants.clone()))

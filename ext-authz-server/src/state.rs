@@ -7,8 +7,8 @@ use zeroize::Zeroizing;
 
 use crate::config;
 use crate::database::{
-    Database, DatabaseAges, DatabaseBindings, DatabaseError, DatabaseGrants, DatabaseSecrets, DatabaseShared, States,
-    Topic,
+    Database, DatabaseAges, DatabaseBindings, DatabaseError, DatabaseGrants, DatabaseSecrets, DatabaseShared,
+    LATEST_VERSION, SharedError, States, Topic, failed,
 };
 use crate::freshness::Freshness;
 use crate::grants::Grants;
@@ -63,6 +63,12 @@ pub enum StateError {
     /// The seal.
     #[error("database: {0}")]
     Seal(#[from] SealError),
+    /// Tables of another version, which a command that only reads leaves as they are.
+    #[error(
+        "database: its tables are of version {0}, and this `keyward` reads version {LATEST_VERSION}; `keyward serve` brings \
+         older ones up to date"
+    )]
+    Version(i64),
 }
 
 // === impl State ===
@@ -93,6 +99,18 @@ impl State {
         let Some((database, version)) = Database::look(&url).await? else { return Ok((None, 0)) };
         let sealer = Arc::new(Sealer::new(database.clone(), wrapping)?);
         Ok((Some(State::of(database, sealer)?), version))
+    }
+
+    /// The state for a command that only reads: nothing is made or changed. `None` where there is none yet.
+    ///
+    /// # Errors
+    /// Names what cannot be had, or the tables are of another version.
+    pub async fn read(config: &config::Database, secrets: &Secrets) -> Result<Option<Arc<State>>, StateError> {
+        match State::look(config, secrets).await? {
+            (None, _) | (Some(_), 0) => Ok(None),
+            (Some(state), LATEST_VERSION) => Ok(Some(state)),
+            (Some(_), version) => Err(StateError::Version(version)),
+        }
     }
 
     fn of(database: Database, sealer: Arc<Sealer>) -> Result<Arc<State>, StateError> {
@@ -151,7 +169,7 @@ impl State {
             match self.shared.poll(seen).await {
                 Ok((newest, topics)) => {
                     seen = Some(newest);
-                    is_due |= topics.iter().any(|topic| matches!(topic, Topic::Binding { .. }));
+                    is_due |= topics.iter().any(|topic| matches!(topic, Topic::Binding { .. } | Topic::Everything));
                     for topic in topics {
                         let dropped = topic.forget(&freshness);
                         tracing::debug!(dropped, "an invalidation arrived");
@@ -185,10 +203,20 @@ impl State {
     }
 
     /// Drops what is kept of something, here at once and at the other replicas within a second.
-    pub async fn invalidate(&self, topic: &Topic, freshness: &Freshness) {
+    ///
+    /// # Errors
+    /// The other replicas could not be told; here it is dropped.
+    pub async fn invalidate(&self, topic: &Topic, freshness: &Freshness) -> Result<(), SharedError> {
         topic.forget(freshness);
-        if let Err(error) = self.shared.publish(topic).await {
-            tracing::error!(%error, "the other replicas could not be told of an invalidation");
-        }
+        self.shared.publish(topic).await
+    }
+
+    /// Deletes all material that replicas share; each mints its own anew when it is next asked for.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn forget_shared(&self) -> Result<(), DatabaseError> {
+        let done = sqlx::query("DELETE FROM material").execute(self.database.pool()).await;
+        done.map(drop).map_err(|error| failed("drop all material", &error))
     }
 }

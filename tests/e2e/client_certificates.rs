@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use envoy_types::pb::envoy::config::core::v3::Node;
 use envoy_types::pb::envoy::service::discovery::v3::DiscoveryRequest;
 use envoy_types::pb::envoy::service::secret::v3::secret_discovery_service_client::SecretDiscoveryServiceClient;
 use envoy_types::pb::google::rpc::Status;
@@ -224,6 +225,74 @@ async fn an_allowed_call_arrives_with_the_certificate_and_a_denied_one_opens_no_
     requests.send(refusal).await.unwrap();
     until("the refusal", &stack, async || counted(&stack, "refused_by_envoy").await).await;
     assert!(stack.server.process.log().contains("a kind of key"));
+}
+
+/// What an SDS client of its own gets for a name, within two seconds.
+async fn asked(stack: &Stack, node: &str) -> Option<String> {
+    let channel = Endpoint::new(format!("http://{}", stack.server.grpc)).unwrap().connect().await.unwrap();
+    let (requests, outgoing) = mpsc::channel(1);
+    let request = DiscoveryRequest {
+        node: Some(Node { id: node.to_owned(), ..Node::default() }),
+        resource_names: vec![NAME.to_owned()],
+        ..DiscoveryRequest::default()
+    };
+    requests.send(request).await.unwrap();
+    let mut client = SecretDiscoveryServiceClient::new(channel);
+    let mut answers = client.stream_secrets(ReceiverStream::new(outgoing)).await.unwrap().into_inner();
+    let answer = tokio::time::timeout(Duration::from_secs(2), answers.message()).await.ok()?;
+    Some(answer.unwrap().unwrap().version_info)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_is_given_only_while_its_binding_serves_and_each_time_is_recorded() {
+    let (bank, address) = Bank::start("lifecycle").await;
+    let pair = bank.authority.pair("agents");
+    let stack = of_files("certificates-lifecycle", &bank, address, &pair)
+        .variable("ENCRYPTION_KEY", "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=")
+        .config(|config| {
+            config["database"] = json!({"encryption_keys": [{"ref": "env://ENCRYPTION_KEY"}]});
+            config["lifecycle"] = json!({"approvals": 1});
+        })
+        .start()
+        .await
+        .unwrap();
+    let config = stack.folder.join("keyward.yaml").display().to_string();
+    let step = |action: &str| {
+        let arguments = ["bindings", action, "bank", "--by", "alice", "--config", config.as_str()];
+        let output = Server::run(&arguments, stack.variables()).unwrap();
+        assert!(output.status.success(), "{action}: {}", String::from_utf8_lossy(&output.stderr));
+    };
+    // A draft, and approved, but not active.
+    assert_eq!(asked(&stack, "nobody").await, None);
+    step("approve");
+    assert_eq!(asked(&stack, "nobody").await, None);
+    let denied = stack.send(call()).await.unwrap();
+    assert_eq!(denied.status, 403, "{}", denied.text());
+    assert!(denied.text().contains("binding_inactive"), "{}", denied.text());
+    assert_eq!((bank.connections(), bank.requests()), (0, 0));
+    assert!(!stack.server.metrics().await.unwrap().contains(r#"keyward_certificate_loads_total{role="client""#));
+
+    step("activate");
+    until("the certificate", &stack, async || stack.send(call()).await.unwrap().status == 200).await;
+    assert!(bank.last_is(&pair));
+    let version = asked(&stack, "envoy-of-the-test").await.unwrap();
+    let is_own = |record: &Value| record["certificate"]["node"] == "envoy-of-the-test";
+    let record = stack.server.audit_record(is_own).await.unwrap();
+    assert_eq!(record["event"], "certificate_given", "{record}");
+    assert_eq!(
+        record["certificate"],
+        json!({"name": NAME, "version": version, "peer": "loopback", "node": "envoy-of-the-test"}),
+        "{record}"
+    );
+    expect::nothing_written(&stack, &[inside(&pair.key)]).await;
+
+    step("revoke");
+    until("the end", &stack, async || stack.send(call()).await.unwrap().status == 403).await;
+    assert_eq!(asked(&stack, "too-late").await, None);
+    let records = stack.server.audit().unwrap();
+    let given: Vec<&Value> = records.iter().filter(|record| record["event"] == "certificate_given").collect();
+    let to = |nobody: &str| given.iter().any(|record| record["certificate"]["node"] == nobody);
+    assert!(given.len() >= 2 && !to("nobody") && !to("too-late"), "{given:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

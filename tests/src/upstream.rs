@@ -19,6 +19,7 @@ use crate::server::address;
 /// The authority under which the demo calls it.
 pub const AUTHORITY: &str = "demo-upstream.internal:9000";
 const KEY_VARIABLE: &str = "UPSTREAM_SECRET";
+const NEXT_KEY_VARIABLE: &str = "UPSTREAM_NEXT_SECRET";
 
 /// How the upstream wants its API key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +43,8 @@ pub struct Options {
     pub slot: Slot,
     /// The key.
     pub secret: String,
+    /// A key that it takes as well, as while keys are rotated.
+    pub next_secret: Option<String>,
     /// The authority under which it may be called, besides loopback.
     pub authority: String,
     /// Further arguments.
@@ -68,6 +71,7 @@ impl Default for Options {
             report: any_port,
             slot: Slot::Header("x-api-key".to_owned()),
             secret: String::new(),
+            next_secret: None,
             authority: AUTHORITY.to_owned(),
             arguments: Vec::new(),
         }
@@ -90,6 +94,9 @@ impl Upstream {
             Slot::Basic(user) => command.args(["--variant", "basic", "--username", user]),
         };
         command.args(["--api-key-env", KEY_VARIABLE]).env(KEY_VARIABLE, &options.secret);
+        if let Some(next) = &options.next_secret {
+            command.args(["--api-key-env", NEXT_KEY_VARIABLE]).env(NEXT_KEY_VARIABLE, next);
+        }
         command.args(["--allowed-host", &options.authority]).args(&options.arguments);
         let mut process = Process::start("upstream", command, folder)?;
         let announced = process.announcement(Duration::from_secs(20))?;

@@ -17,6 +17,9 @@ use crate::{build, cargo};
 /// How long the demo's token is valid.
 const TOKEN_SECS: i64 = 8 * 3600;
 
+/// What the demo's credential is rotated to.
+const NEXT_SECRET: &str = "demo+key/next-5d0c8f3b71";
+
 /// The demo's options.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -62,6 +65,7 @@ async fn show(arguments: &Arguments, ports: &Ports) -> Result<()> {
         })
         .upstream(|upstream| {
             upstream.listen = ports.upstream;
+            upstream.next_secret = Some(NEXT_SECRET.to_owned());
             upstream.report = ports.upstream_report;
         })
         .start()

@@ -39,6 +39,8 @@ pub enum Event {
     BindingChanged,
     /// This server has found such a step and serves by it, from now on or since its start.
     BindingChangeInForce,
+    /// An Envoy was given a client certificate and its key.
+    CertificateGiven,
     /// A new configuration or policy serves.
     ConfigReloaded,
     /// A new configuration or policy was refused; the last good one serves.
@@ -74,6 +76,9 @@ pub struct Record {
     /// The step, where the event is one in the lifecycle of a binding.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub binding: Option<StepRecord>,
+    /// The client certificate, where the event is about one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<CertificateRecord>,
     /// What was wrong or what changed, for events of the server.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub detail: String,
@@ -117,6 +122,21 @@ pub struct StepRecord {
     pub reason: String,
     /// When it was done.
     pub at: String,
+}
+
+/// A client certificate that an Envoy was given; never its key.
+#[derive(Clone, Debug, Serialize)]
+pub struct CertificateRecord {
+    /// Its name in the configuration.
+    pub name: String,
+    /// The beginning of the SHA-256 of the chain, which Envoy is told as the version.
+    pub version: String,
+    /// Who asked, as the connection shows: the subject and the SHA-256 of the peer's own certificate, `unix socket`, `loopback`,
+    /// or an address.
+    pub peer: String,
+    /// The id that Envoy says to have.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub node: String,
 }
 
 /// A decision.
@@ -241,6 +261,7 @@ impl Record {
             report: None,
             grant: None,
             binding: None,
+            certificate: None,
             detail: String::new(),
         }
     }

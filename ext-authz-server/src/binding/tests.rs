@@ -25,6 +25,7 @@ fn binding(id: &str, principals: Option<(&[&str], &[&str], &[&str])>) -> Binding
         credentials: vec![header(&format!("x-{id}"))],
         passthrough: Vec::new(),
         definition: id.into(),
+        local_secrets: Vec::new(),
     }
 }
 

@@ -12,10 +12,11 @@ use crate::caller::Caller;
 use crate::config::{Binding, Principals};
 use crate::credential::{InjectError, kinds, try_out};
 use crate::freshness::{MintError, MintErrorKind};
-use crate::lifecycle::{Action as StepAction, Gate, State as Stands};
-use crate::run::{open_state, read_book};
+use crate::lifecycle::{Action as StepAction, Book, Gate, State as Stands};
+use crate::run::read_book;
 use crate::snapshot::Snapshot;
 use crate::sources::Sources;
+use crate::state::State as Kept;
 
 #[derive(Debug, Args)]
 pub(super) struct Bindings {
@@ -122,13 +123,10 @@ pub(super) fn run(command: &Bindings) -> Result<ExitCode, CommandError> {
     let snapshots = load(file)?;
     let snapshot = snapshots.current();
     let cards = block_on(async {
-        // Without it, what lies there counts as not set.
-        if let Ok(state) = open_state(&snapshot).await {
-            read_book(state.as_deref()).await;
-        }
+        let book = book(&snapshot).await;
         let mut cards = Vec::new();
         for binding in &snapshot.config.bindings {
-            cards.push(card(binding, lifecycle(binding, &snapshot), &snapshot.sources).await);
+            cards.push(card(binding, lifecycle(binding, &snapshot, book.as_ref()), &snapshot.sources).await);
         }
         cards
     })?;
@@ -145,10 +143,33 @@ pub(super) fn run(command: &Bindings) -> Result<ExitCode, CommandError> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Where bindings stand, and the database where credentials find it; nothing in it is made or changed. Without one, what lies
+/// there counts as not set.
+async fn book(snapshot: &Snapshot) -> Option<Arc<Book>> {
+    let config = snapshot.config.database.as_ref()?;
+    match Kept::read(config, &snapshot.sources.secrets).await {
+        Ok(Some(state)) => {
+            // It is set once: this is the start.
+            let _ = snapshot.sources.secrets.state().set(state.clone());
+            read_book(Some(&state)).await;
+            Some(state.book.clone())
+        }
+        Ok(None) => {
+            // Nobody has taken a step yet.
+            let book = Arc::new(Book::default());
+            book.confirm();
+            Some(book)
+        }
+        Err(error) => {
+            eprintln!("{error}");
+            None
+        }
+    }
+}
+
 /// Where a binding stands; `unknown` where that cannot be read.
-fn lifecycle(binding: &Binding, snapshot: &Snapshot) -> Option<Lifecycle> {
-    let book = snapshot.sources.secrets.state().get().map(|state| state.book.clone());
-    let gate = Gate::new(snapshot.config.lifecycle?, &snapshot.config.environment, book.clone());
+fn lifecycle(binding: &Binding, snapshot: &Snapshot, book: Option<&Arc<Book>>) -> Option<Lifecycle> {
+    let gate = Gate::new(snapshot.config.lifecycle?, &snapshot.config.environment, book.cloned());
     let standing = book.and_then(|book| book.standing(&snapshot.config.environment, &binding.id));
     let entry = standing.and_then(|standing| standing.entry);
     Some(Lifecycle {

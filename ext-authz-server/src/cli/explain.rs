@@ -17,6 +17,8 @@ use crate::assembly::assemble;
 use crate::audit::Digester;
 use crate::config::{Config, ServerMode};
 use crate::explain::{Described, ExplainRequest, explain};
+use crate::perimeter::authority::Authority;
+use crate::perimeter::{Facts, Perimeter, PerimeterError, path};
 use crate::run::{open_state, read_book};
 
 /// The largest request, in bytes.
@@ -96,14 +98,14 @@ pub(super) fn run(command: &Explain) -> Result<ExitCode, CommandError> {
         }
         None => None,
     };
-    let message = describe(command, &snapshot.config)?.message();
     let explanation = block_on(async {
-        if snapshot.config.lifecycle.is_some() {
+        if snapshot.config.database.is_some() {
             let state = open_state(&snapshot).await.map_err(|error| other(error.to_string()))?;
             read_book(state.as_deref()).await;
         }
         // Nothing is recorded, so the key of the audit trail is not needed.
-        let plan = assemble(snapshot, Digester::new(&[])).map_err(|error| other(error.to_string()))?;
+        let plan = assemble(snapshot.clone(), Digester::new(&[])).map_err(|error| other(error.to_string()))?;
+        let message = describe(command, &snapshot.config, plan.perimeter())?.message();
         Ok::<_, CommandError>(explain(&plan, ExplainRequest { message: &message, principal }).await)
     })??;
     if command.json {
@@ -114,7 +116,7 @@ pub(super) fn run(command: &Explain) -> Result<ExitCode, CommandError> {
     Ok(if explanation.allowed { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
-fn describe(command: &Explain, config: &Config) -> Result<Described, CommandError> {
+fn describe(command: &Explain, config: &Config, perimeter: &Perimeter) -> Result<Described, CommandError> {
     let other = |error: String| CommandError::Other(error);
     let entry = match &command.server {
         Some(name) => {
@@ -140,22 +142,38 @@ fn describe(command: &Explain, config: &Config) -> Result<Described, CommandErro
         (None, None) => return Err(other("--authority is needed: the server has no destination".to_owned())),
     };
     let body = command.request.as_ref().map(read).transpose()?.unwrap_or_default();
+    let method = match &command.http_method {
+        Some(method) => method.clone(),
+        None if command.request.is_some() => "POST".to_owned(),
+        None => "GET".to_owned(),
+    };
+    let path = match (&command.path, destination) {
+        (Some(path), _) => path.clone(),
+        (None, Some(destination)) => destination.path.clone(),
+        (None, None) => "/".to_owned(),
+    };
+    let read_authority = Authority::parse(&authority).map(|authority| authority.with_default_port(&command.scheme));
+    let facts = Facts {
+        server: command.server.as_deref(),
+        method: &method,
+        authority: read_authority.as_ref().map_err(|error| *error),
+        path: path::read(&path).map(|target| target.path),
+        cluster: None,
+    };
+    let cluster = command.cluster.clone().or_else(|| match perimeter.admit(&facts) {
+        Err(PerimeterError::Cluster(demanded)) => Some(demanded),
+        _ => None,
+    });
+    // Without a name the authority decides.
+    let entry = entry.or_else(|| config.servers.get(perimeter.server_of(facts.authority.ok()?, facts.path.ok()?)?));
     let mcp = entry.is_none_or(|server| server.mode == ServerMode::Mcp);
     Ok(Described {
         server: command.server.clone(),
-        cluster: command.cluster.clone().or_else(|| entry.and_then(|server| server.cluster.clone())),
-        method: match &command.http_method {
-            Some(method) => method.clone(),
-            None if command.request.is_some() => "POST".to_owned(),
-            None => "GET".to_owned(),
-        },
+        cluster,
+        method,
         scheme: command.scheme.clone(),
         authority,
-        path: match (&command.path, destination) {
-            (Some(path), _) => path.clone(),
-            (None, Some(destination)) => destination.path.clone(),
-            (None, None) => "/".to_owned(),
-        },
+        path,
         headers: headers(command, mcp, &body)?,
         source: command.source.map(|source| source.to_string()),
         body,

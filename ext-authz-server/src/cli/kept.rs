@@ -1,5 +1,6 @@
 //! `keyward secrets`, `keyward grants` and `keyward keys`: what lies in the database, without ever showing a value.
 
+use std::collections::BTreeSet;
 use std::io::Read as _;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use crate::audit::record::{GrantRecord, rfc3339};
 use crate::audit::{Event, Record};
 use crate::config::Provider;
 use crate::connect::revoke_at_provider;
-use crate::database::Topic;
+use crate::credential::{CredentialError, MIN_DISTINCT_BYTES, MIN_SECRET_BYTES};
 use crate::grants::{GrantCard, GrantKey};
 use crate::run::{open_audit, open_state};
 use crate::secret::{MAX_SECRET_BYTES, is_path};
@@ -104,6 +105,7 @@ pub(super) fn secrets(command: &Secrets) -> Result<ExitCode, CommandError> {
                 return Err(CommandError::Other(format!("`{path}` is not the path of a secret")));
             }
             let value = standard_input(*trim_newline)?;
+            check_usable(&value)?;
             let version = with_state(file, async |state, _| state.secrets.put(path, &value).await.map_err(other))?;
             println!("keyward://{path}: version {version}");
         }
@@ -113,11 +115,7 @@ pub(super) fn secrets(command: &Secrets) -> Result<ExitCode, CommandError> {
             }
         }
         SecretsAction::Delete { path, file } => {
-            let deleted = with_state(file, async |state, snapshot| {
-                let deleted = state.secrets.delete(path).await.map_err(other)?;
-                state.invalidate(&Topic::Secret { path: path.clone() }, snapshot.sources.freshness()).await;
-                Ok(deleted)
-            })?;
+            let deleted = with_state(file, async |state, _| state.secrets.delete(path).await.map_err(again))?;
             if !deleted {
                 return Err(CommandError::Other(format!("there is no secret `{path}`")));
             }
@@ -153,14 +151,15 @@ pub(super) fn keys(command: &Keys) -> Result<ExitCode, CommandError> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Deletes a grant, tells the provider and the replicas, and leaves a record. Returns what the provider was told.
+/// Deletes a grant and tells the replicas, then the provider, and leaves a record. Returns what the provider was told.
 async fn revoke(state: &State, snapshot: &Snapshot, key: &GrantKey) -> Result<&'static str, CommandError> {
     let Some((grant, _)) = state.grants.load(key).await.map_err(other)? else {
         return Err(CommandError::Other("there is no such grant".to_owned()));
     };
+    // Opened first: what cannot be recorded is not done.
+    let audit = open_audit(&snapshot.config).map_err(other)?;
     // Here first: whatever the provider says, it is not used any more.
-    state.grants.delete(key, None).await.map_err(other)?;
-    state.invalidate(&Topic::of_grant(key), snapshot.sources.freshness()).await;
+    state.grants.delete(key, None).await.map_err(again)?;
     let told = match snapshot.config.providers.get(&key.provider) {
         Some(Provider::Oauth(own)) => match revoke_at_provider(own, &grant.secret, &snapshot.sources).await {
             Ok(true) => "the provider has revoked it, too",
@@ -172,7 +171,6 @@ async fn revoke(state: &State, snapshot: &Snapshot, key: &GrantKey) -> Result<&'
         },
         _ => "a key that a person entered stays valid at the provider",
     };
-    let audit = open_audit(&snapshot.config).map_err(other)?;
     let mut record = Record::new(Event::GrantRevoked, &snapshot.config.environment, &snapshot.revision);
     let GrantKey { tenant, principal, provider } = key.clone();
     record.grant = Some(GrantRecord { tenant, principal, provider, scopes: grant.scopes });
@@ -231,6 +229,40 @@ fn standard_input(trim_newline: bool) -> Result<Zeroizing<Vec<u8>>, CommandError
     }
 }
 
+/// Refuses what no credential takes as a secret: it could not be told from ordinary text in an answer.
+fn check_usable(value: &[u8]) -> Result<(), CommandError> {
+    let different: BTreeSet<&u8> = value.iter().collect();
+    let error = if value.len() < MIN_SECRET_BYTES {
+        CredentialError::TooShort
+    } else if different.len() < MIN_DISTINCT_BYTES {
+        CredentialError::TooUniform
+    } else {
+        return Ok(());
+    };
+    Err(CommandError::Other(format!("{error}, so that it is never used; a user name goes into `username`")))
+}
+
+/// What was to be deleted may still be there, and replicas may still use it.
+fn again(error: impl ToString) -> CommandError {
+    CommandError::Other(format!("{}; replicas may go on using it: run this again", error.to_string()))
+}
+
 fn other(error: impl ToString) -> CommandError {
     CommandError::Other(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_can_never_be_used_is_not_stored() {
+        for (value, says) in
+            [("seven77", "shorter than 8 bytes"), ("ababcabc\n", ""), ("abcabcabc", "fewer than 4 different")]
+        {
+            let error = check_usable(value.as_bytes()).err().map(|error| error.to_string()).unwrap_or_default();
+            assert!(error.contains(says) && error.is_empty() == says.is_empty(), "{error}");
+            assert!(!error.contains(value), "{error}");
+        }
+    }
 }

@@ -56,15 +56,16 @@ pub struct Binding {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum BindingMode {
-    /// One credential for the service.
+    /// One credential for the service. It serves everybody whom `principals` lets.
     ServiceAccount,
-    /// The user's own.
+    /// The user's own. It serves people only, and needs `principals.users` or credentials that are the caller's own: a
+    /// reference with `{user}`, a `grant://`, an OAuth grant with a `provider` or with the caller's token.
     User,
-    /// The agent's own.
+    /// The agent's own. It serves only callers with an agent, and needs `principals.agents` or a reference with `{agent}`.
     Agent,
     /// No credential; an explicit choice.
     None,
-    /// The client's own headers, those listed under `headers`.
+    /// The client's own headers, those listed under `headers`; no credential.
     Passthrough,
 }
 

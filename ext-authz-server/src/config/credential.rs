@@ -64,6 +64,17 @@ pub(crate) trait Kind {
     /// The secrets that it names, each under its key below the credential.
     fn secrets(&self) -> Vec<(&'static str, &SecretSource)>;
 
+    /// Whether it is another one for each user.
+    fn is_a_users(&self) -> bool {
+        let own = |reference: &str| reference.contains("{user}") || reference.starts_with("grant://");
+        self.secrets().iter().any(|(_, source)| own(&source.reference))
+    }
+
+    /// Whether it is another one for each agent.
+    fn is_an_agents(&self) -> bool {
+        self.secrets().iter().any(|(_, source)| source.reference.contains("{agent}"))
+    }
+
     /// Adds what must not stand here; `key` is the place of the credential. Its secrets and places are checked already.
     fn check(&self, key: &str, checker: &mut Checker<'_>);
 }

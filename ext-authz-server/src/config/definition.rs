@@ -1,58 +1,178 @@
 //! What a binding's definition is, so that an approval can be of exactly that: a digest over the entry as it is written. Layout,
-//! comments, quotes and the order of keys do not count; everything else does, a default that is spelled out too.
+//! comments, the order of keys and quotes around a text do not count; everything else does, a default that is spelled out too.
+//!
+//! Where the server wants a text and the file has what YAML takes for a number, the server gets it as it is written: `007` and
+//! `7` are two users. So such a value counts with its source, and with its type.
 
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_saphyr::{Location, Spanned};
 use sha2::{Digest as _, Sha256};
 
-use super::Config;
-use super::node::Node;
+use super::{Config, node};
+
+/// One value.
+enum Entry {
+    /// Null, or nothing at all.
+    Nothing,
+    /// A text.
+    Text(String),
+    /// A number or a truth, and which one: its text is in the source.
+    Typed(String),
+    /// A list.
+    Sequence(Vec<Spanned<Entry>>),
+    /// Keys and values.
+    Mapping(Vec<(String, Spanned<Entry>)>),
+}
+
+struct EntryVisitor;
+
+/// A digest that is being made of parts of one source.
+struct Sum<'a> {
+    digest: Sha256,
+    source: &'a str,
+}
 
 /// Notes the digest of each binding of a configuration that was read from `text`.
 pub(super) fn note(config: &mut Config, text: &str) {
-    let Ok(document) = Node::read(text) else { return };
+    // A mark at the beginning is not part of what positions count.
+    let text = text.trim_start_matches('\u{feff}');
+    let Ok(document) = node::read::<Entry>(text) else { return };
     let entries = match member(&document.value, "bindings") {
-        Some(Node::Sequence(entries)) => entries.as_slice(),
+        Some(Entry::Sequence(entries)) => entries.as_slice(),
         _ => &[],
     };
     // An entry without a digest is approved by no digest.
     for (binding, entry) in config.bindings.iter_mut().zip(entries) {
-        let mut digest = Sha256::new();
-        digest.update(b"keyward binding 1");
-        add(&mut digest, &entry.value);
-        binding.definition = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        let mut sum = Sum { digest: Sha256::new(), source: text };
+        sum.digest.update(b"keyward binding 1");
+        if sum.add(entry).is_some() {
+            binding.definition = sum.digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        }
     }
 }
 
-fn member<'a>(node: &'a Node, name: &str) -> Option<&'a Node> {
-    let Node::Mapping(members) = node else { return None };
-    members.iter().find(|(key, _)| key.value == name).map(|(_, value)| &value.value)
+fn member<'a>(entry: &'a Entry, name: &str) -> Option<&'a Entry> {
+    let Entry::Mapping(members) = entry else { return None };
+    members.iter().find(|(key, _)| key == name).map(|(_, value)| &value.value)
 }
 
-/// Adds a value: its kind, its length and its parts, so that no other value gives the same bytes.
-fn add(digest: &mut Sha256, node: &Node) {
-    let framed = |digest: &mut Sha256, kind: u8, length: usize| {
-        digest.update([kind]);
-        digest.update((length as u64).to_be_bytes());
-    };
-    match node {
-        Node::Scalar(None) => framed(digest, b'0', 0),
-        Node::Scalar(Some(text)) => {
-            framed(digest, b's', text.len());
-            digest.update(text.as_bytes());
-        }
-        Node::Sequence(items) => {
-            framed(digest, b'l', items.len());
-            items.iter().for_each(|item| add(digest, &item.value));
-        }
-        Node::Mapping(members) => {
-            framed(digest, b'm', members.len());
-            let mut members: Vec<_> = members.iter().collect();
-            members.sort_by(|one, other| one.0.value.cmp(&other.0.value));
-            for (key, value) in members {
-                framed(digest, b'k', key.value.len());
-                digest.update(key.value.as_bytes());
-                add(digest, &value.value);
+// === impl Sum ===
+
+impl Sum<'_> {
+    /// Adds a value: its kind, its length and its parts, so that no other value gives the same bytes. `None` where its source
+    /// is not to be found.
+    fn add(&mut self, entry: &Spanned<Entry>) -> Option<()> {
+        match &entry.value {
+            Entry::Nothing => self.frame(b'0', 0),
+            Entry::Text(text) => self.text(b's', text),
+            Entry::Typed(value) => {
+                let source = self.source_of(entry.defined)?;
+                self.text(b't', value);
+                self.text(b'w', source);
+            }
+            Entry::Sequence(items) => {
+                self.frame(b'l', items.len());
+                for item in items {
+                    self.add(item)?;
+                }
+            }
+            Entry::Mapping(members) => {
+                self.frame(b'm', members.len());
+                let mut members: Vec<_> = members.iter().collect();
+                members.sort_by(|one, other| one.0.cmp(&other.0));
+                for (key, value) in members {
+                    self.text(b'k', key);
+                    self.add(value)?;
+                }
             }
         }
+        Some(())
+    }
+
+    fn frame(&mut self, kind: u8, length: usize) {
+        self.digest.update([kind]);
+        self.digest.update((length as u64).to_be_bytes());
+    }
+
+    fn text(&mut self, kind: u8, text: &str) {
+        self.frame(kind, text.len());
+        self.digest.update(text.as_bytes());
+    }
+}
+
+impl<'a> Sum<'a> {
+    /// A single value as the file has it, where it is defined.
+    fn source_of(&self, location: Location) -> Option<&'a str> {
+        let span = location.span();
+        let begin = usize::try_from(span.byte_offset()?).ok()?;
+        let end = begin.checked_add(usize::try_from(span.byte_len()?).ok()?)?;
+        self.source.get(begin..end).map(str::trim).filter(|text| !text.is_empty())
+    }
+}
+
+// === impl Entry ===
+
+impl<'de> Deserialize<'de> for Entry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(EntryVisitor)
+    }
+}
+
+impl<'de> Visitor<'de> for EntryVisitor {
+    type Value = Entry;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any value")
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Entry, E> {
+        Ok(Entry::Typed(format!("truth {value}")))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Entry, E> {
+        Ok(Entry::Typed(format!("number {value}")))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Entry, E> {
+        Ok(Entry::Typed(format!("number {value}")))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Entry, E> {
+        Ok(Entry::Typed(format!("fraction {value}")))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Entry, E> {
+        Ok(Entry::Text(value.to_owned()))
+    }
+
+    fn visit_unit<E>(self) -> Result<Entry, E> {
+        Ok(Entry::Nothing)
+    }
+
+    fn visit_none<E>(self) -> Result<Entry, E> {
+        Ok(Entry::Nothing)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Entry, D::Error> {
+        Entry::deserialize(deserializer)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Entry, A::Error> {
+        let mut items = Vec::new();
+        while let Some(item) = access.next_element()? {
+            items.push(item);
+        }
+        Ok(Entry::Sequence(items))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Entry, A::Error> {
+        let mut members = Vec::new();
+        while let Some(member) = access.next_entry()? {
+            members.push(member);
+        }
+        Ok(Entry::Mapping(members))
     }
 }
 
@@ -63,12 +183,19 @@ mod tests {
     use crate::config::parse;
 
     fn definition(bindings: &str) -> String {
-        let text = format!(
+        definition_of(&document(bindings))
+    }
+
+    fn document(bindings: &str) -> String {
+        format!(
             "version: 1\nenvironment: test\nidentity: {{issuers: [{{name: a, issuer: \"https://a.example\", audiences: [b], \
              algorithms: [ES256], jwks: {{file: a}}}}]}}\npolicy: {{directory: p}}\naudit: {{file: a, hmac_key: {{ref: \
              \"env://KEY\"}}}}\nservers: {{demo: {{mode: mcp, destinations: [{{host: a.example}}]}}}}\nbindings:\n{bindings}"
-        );
-        let config = parse(Path::new("keyward.yaml"), &text).unwrap_or_else(|error| panic!("{error}"));
+        )
+    }
+
+    fn definition_of(text: &str) -> String {
+        let config = parse(Path::new("keyward.yaml"), text).unwrap_or_else(|error| panic!("{error}"));
         config.bindings.last().unwrap().definition.clone()
     }
 
@@ -102,6 +229,37 @@ mod tests {
     }
 
     #[test]
+    fn what_the_server_reads_as_two_texts_is_two_definitions() {
+        let with = |user: &str| {
+            let entry =
+                "{id: a, mode: none, owner: me, environment: test, servers: [demo], principals: {users: [USER]}}";
+            definition(&format!("  # ünïcode before it\n  - {}\n", entry.replace("USER", user)))
+        };
+        let users = [
+            "7",
+            "007",
+            "0x7",
+            "7.0",
+            "7e0",
+            "+7",
+            "0o7",
+            "123456789012345678901",
+            "123456789012345678902",
+            "true",
+            "True",
+            "1_0",
+            "10",
+        ];
+        let seen: std::collections::BTreeSet<String> = users.iter().map(|user| with(user)).collect();
+        assert_eq!(seen.len(), users.len());
+        assert!(seen.iter().all(|digest| digest.len() == 64), "each has one");
+        // Spaces around a value are layout.
+        for user in users {
+            assert_eq!(with(&format!("  {user}  ")), with(user));
+        }
+    }
+
+    #[test]
     fn what_an_alias_stands_for_is_part_of_it() {
         let with = |owner: &str| {
             format!(
@@ -111,5 +269,6 @@ mod tests {
         };
         assert_eq!(definition(&with("me")), definition(PLAIN));
         assert_ne!(definition(&with("them")), definition(PLAIN));
+        assert_ne!(definition(&with("7")), definition(&with("07")));
     }
 }

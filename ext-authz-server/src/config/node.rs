@@ -17,6 +17,20 @@ pub(super) enum Node {
 
 struct NodeVisitor;
 
+/// Reads a document without a shape of its own.
+///
+/// # Errors
+/// The text is not YAML.
+pub(super) fn read<'de, T: Deserialize<'de>>(text: &'de str) -> Result<Spanned<T>, serde_saphyr::Error> {
+    let options = serde_saphyr::options! {
+        duplicate_keys: DuplicateKeyPolicy::LastWins,
+        strict_booleans: true,
+        non_finite_float_policy: NonFiniteFloatPolicy::AsString,
+        with_snippet: false,
+    };
+    serde_saphyr::from_str_with_options(text, options)
+}
+
 // === impl Node ===
 
 impl Node {
@@ -25,13 +39,7 @@ impl Node {
     /// # Errors
     /// The text is not YAML.
     pub(super) fn read(text: &str) -> Result<Spanned<Node>, serde_saphyr::Error> {
-        let options = serde_saphyr::options! {
-            duplicate_keys: DuplicateKeyPolicy::LastWins,
-            strict_booleans: true,
-            non_finite_float_policy: NonFiniteFloatPolicy::AsString,
-            with_snippet: false,
-        };
-        serde_saphyr::from_str_with_options(text, options)
+        read(text)
     }
 }
 

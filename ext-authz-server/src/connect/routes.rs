@@ -373,7 +373,10 @@ impl Pages {
         if stored == Replaced::Lost {
             return Err(Halt::Unavailable("the grant was replaced by others meanwhile".to_owned()));
         }
-        self.state.invalidate(&Topic::of_grant(&key), snapshot.sources.freshness()).await;
+        if let Err(error) = self.state.invalidate(&Topic::of_grant(&key), snapshot.sources.freshness()).await {
+            // The grant is there; what others made of the one before ends by itself.
+            tracing::error!(%error, "the other replicas could not be told of a new grant");
+        }
         self.record(Event::Connected, snapshot, Some(ticket), &grant.scopes, "");
         let title = snapshot.config.providers.get(&ticket.provider);
         let title = title.map_or("The service", |provider| provider.title(&ticket.provider));

@@ -124,7 +124,10 @@ impl Credential for Probed {
                 key.and_then(|key| accepted.get(&key)).is_some_and(|known| *known == values)
             };
             if !is_known(&self.accepted.lock().unwrap_or_else(PoisonError::into_inner)) {
-                self.ask(&material, &sources).await?;
+                let asked = self.ask(&material, &sources).await;
+                asked.inspect_err(|error| {
+                    tracing::warn!(binding = self.binding, cause = error.cause, "a probe failed")
+                })?;
                 let mut accepted = self.accepted.lock().unwrap_or_else(PoisonError::into_inner);
                 if accepted.len() >= MAX_ACCEPTED {
                     accepted.clear();

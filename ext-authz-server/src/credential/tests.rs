@@ -132,6 +132,7 @@ fn choice(
         credentials,
         passthrough: passthrough.iter().map(|name| (*name).to_owned()).collect(),
         definition: String::new(),
+        local_secrets: Vec::new(),
     };
     Choice { bindings: vec![binding.into()], server_slots, foreign_placeholders: Vec::new(), gated: false }
 }

@@ -8,7 +8,7 @@ use sqlx::Row as _;
 use sqlx::any::AnyRow;
 use zeroize::Zeroizing;
 
-use super::{Database, failed, from_unix_ms, unix_ms};
+use super::{Database, Topic, failed, from_unix_ms, unix_ms};
 use crate::grants::{Grant, GrantCard, GrantError, GrantKey, Grants, MAX_PART_BYTES, Replaced, Version};
 use crate::plan::Pending;
 use crate::seal::{Place, Scope, Sealed, Sealer};
@@ -118,19 +118,26 @@ impl DatabaseGrants {
         }
     }
 
+    /// Deletes a grant. Without a version, somebody takes it back: every replica is told, or nothing is deleted.
     async fn remove(&self, key: &GrantKey, version: Option<Version>) -> Result<bool, GrantError> {
+        let doing = |error: sqlx::Error| refused(failed("delete a grant", &error));
         let statement = match version {
             Some(_) => "DELETE FROM grants WHERE tenant = $1 AND principal = $2 AND provider = $3 AND version = $4",
             None => "DELETE FROM grants WHERE tenant = $1 AND principal = $2 AND provider = $3 AND version > $4",
         };
+        let mut transaction = self.database.pool().begin().await.map_err(doing)?;
+        if version.is_none() {
+            tell(&mut transaction, &Topic::of_grant(key)).await.map_err(doing)?;
+        }
         let done = sqlx::query(statement)
             .bind(&key.tenant)
             .bind(&key.principal)
             .bind(&key.provider)
             .bind(version.map_or(0, |version| version.0))
-            .execute(self.database.pool())
+            .execute(&mut *transaction)
             .await
-            .map_err(|error| refused(failed("delete a grant", &error)))?;
+            .map_err(doing)?;
+        transaction.commit().await.map_err(doing)?;
         Ok(done.rows_affected() > 0)
     }
 
@@ -197,6 +204,24 @@ impl Drop for Content {
     fn drop(&mut self) {
         zeroize::Zeroize::zeroize(&mut self.secret);
     }
+}
+
+/// Tells every replica that something is no longer valid, and forgets the material made of it, once this transaction is there.
+/// It comes first in it: the counter's row is a lock for all who tell something.
+pub(super) async fn tell(transaction: &mut sqlx::Transaction<'_, sqlx::Any>, topic: &Topic) -> Result<(), sqlx::Error> {
+    let topic = topic.text();
+    let number: i64 = sqlx::query("UPDATE counters SET value = value + 1 WHERE name = 'invalidations' RETURNING value")
+        .fetch_one(&mut **transaction)
+        .await
+        .and_then(|row| row.try_get(0))?;
+    sqlx::query("DELETE FROM material WHERE topic = $1").bind(&topic).execute(&mut **transaction).await?;
+    sqlx::query("INSERT INTO invalidations (number, topic, created_ms) VALUES ($1, $2, $3)")
+        .bind(number)
+        .bind(&topic)
+        .bind(unix_ms(SystemTime::now()))
+        .execute(&mut **transaction)
+        .await?;
+    Ok(())
 }
 
 fn place<'a>(key: &'a GrantKey, row: &'a str) -> Place<'a> {

@@ -6,7 +6,8 @@ use std::time::SystemTime;
 use sqlx::Row as _;
 use zeroize::Zeroizing;
 
-use super::{Database, DatabaseError, failed, from_unix_ms, unix_ms};
+use super::grants::tell;
+use super::{Database, DatabaseError, Topic, failed, from_unix_ms, unix_ms};
 use crate::seal::{Place, Scope, SealError, Sealed, Sealer};
 
 /// The secrets of a database.
@@ -88,13 +89,18 @@ impl DatabaseSecrets {
         found.map(|row| row.try_get(0).map(from_unix_ms)).transpose().map_err(read)
     }
 
-    /// Deletes a secret; false where there was none.
+    /// Deletes a secret, and tells every replica; false where there was none. Both happen or neither does.
     ///
     /// # Errors
-    /// The database does not answer.
+    /// The database does not answer. Whether the secret was deleted is then unknown.
     pub async fn delete(&self, path: &str) -> Result<bool, DatabaseError> {
-        let done = sqlx::query("DELETE FROM secrets WHERE path = $1").bind(path).execute(self.database.pool()).await;
-        Ok(done.map_err(|error| failed("delete a secret", &error))?.rows_affected() > 0)
+        let doing = |error: sqlx::Error| failed("delete a secret", &error);
+        let mut transaction = self.database.pool().begin().await.map_err(doing)?;
+        tell(&mut transaction, &Topic::Secret { path: path.to_owned() }).await.map_err(doing)?;
+        let done = sqlx::query("DELETE FROM secrets WHERE path = $1").bind(path).execute(&mut *transaction).await;
+        let done = done.map_err(doing)?;
+        transaction.commit().await.map_err(doing)?;
+        Ok(done.rows_affected() > 0)
     }
 
     /// All secrets in order, without their values.
@@ -116,4 +122,35 @@ impl DatabaseSecrets {
 
 fn place(path: &str) -> Place<'_> {
     Place { scope: Scope::Server, table: "secrets", row: path }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::database::DatabaseShared;
+    use crate::seal::LocalKey;
+
+    #[tokio::test]
+    async fn a_deletion_is_told_to_every_replica_or_does_not_happen() {
+        let database = Database::open("sqlite::memory:", 1).await.unwrap();
+        let key = LocalKey::parse(b"MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=").unwrap();
+        let sealer = Arc::new(Sealer::new(database.clone(), vec![Arc::new(key)]).unwrap());
+        let secrets = DatabaseSecrets::new(database.clone(), sealer.clone());
+        let replica = DatabaseShared::new(database.clone(), sealer).unwrap();
+        secrets.put("team/key", b"a value").await.unwrap();
+        let (at, _) = replica.poll(None).await.unwrap();
+
+        let rename = async |from: &str, to: &str| {
+            let statement = format!("ALTER TABLE {from} RENAME TO {to}");
+            sqlx::query(sqlx::AssertSqlSafe(statement)).execute(database.pool()).await.unwrap();
+        };
+        rename("invalidations", "away").await;
+        assert!(secrets.delete("team/key").await.is_err());
+        assert!(secrets.get("team/key").await.unwrap().is_some(), "it was deleted and nobody was told");
+        rename("away", "invalidations").await;
+        assert!(secrets.delete("team/key").await.unwrap());
+        assert!(secrets.get("team/key").await.unwrap().is_none());
+        let (newest, topics) = replica.poll(Some(at)).await.unwrap();
+        assert_eq!((newest, topics), (at + 1, vec![Topic::Secret { path: "team/key".into() }]));
+    }
 }

@@ -49,6 +49,8 @@ pub enum Topic {
         /// The provider.
         provider: String,
     },
+    /// More than this replica can tell: it was away too long.
+    Everything,
     /// A secret of the built-in store.
     Secret {
         /// Its path.
@@ -249,6 +251,12 @@ impl DatabaseShared {
             .map_err(read)?;
         let mut newest = after;
         let mut topics = Vec::with_capacity(rows.len());
+        // Numbers have no gaps: where the first one is not the next, this replica was away for longer than they are kept.
+        if let Some(first) = rows.first()
+            && first.try_get::<i64, _>(0).map_err(read)? > after + 1
+        {
+            topics.push(Topic::Everything.text());
+        }
         for row in rows {
             newest = row.try_get(0).map_err(read)?;
             topics.push(row.try_get(1).map_err(read)?);
@@ -308,6 +316,7 @@ impl Topic {
                 freshness.forget(&[("kind", "secret"), ("store", BUILTIN_SCHEME), ("reference", path)])
             }
             Topic::Binding { .. } => 0,
+            Topic::Everything => freshness.forget(&[]),
         }
     }
 

@@ -346,6 +346,11 @@ async fn invalidations_arrive_in_order_at_every_replica(database: &Database, sea
     seen.dedup();
     assert_eq!(seen.len(), 20);
     assert_eq!(shared.poll(Some(at)).await.unwrap(), (at, Vec::new()));
+    // Whoever was away for longer than they are kept hears that it missed some.
+    sqlx::query("DELETE FROM invalidations WHERE number < $1").bind(at).execute(database.pool()).await.unwrap();
+    let (newest, topics) = shared.poll(Some(start)).await.unwrap();
+    assert!(newest == at && topics.len() == 2 && topics[0] == Topic::Everything, "{topics:?}");
+    assert_eq!(shared.poll(Some(at - 1)).await.unwrap().1.len(), 1);
 }
 
 async fn what_was_moved_to_another_row_cannot_be_opened(database: &Database, sealer: &Arc<Sealer>) {

@@ -27,8 +27,8 @@ const REBUILD: Duration = Duration::from_secs(1);
 const FORGET: Duration = Duration::from_secs(24 * 3600);
 /// How often the local secrets of a configuration are read again.
 const RELOAD: Duration = Duration::from_secs(5);
-/// The most authorities for which what is looked for is kept.
-const MAX_FINDERS: usize = 64;
+/// The most sets of secrets, besides all of them, for which what is looked for is kept.
+const MAX_FINDERS: usize = 8;
 
 /// The secrets of all bindings.
 #[derive(Default)]
@@ -44,10 +44,17 @@ struct State {
     entries: HashMap<Digest, Entry>,
     /// Counts the changes of `entries`.
     version: u64,
-    /// By authority.
-    finders: HashMap<String, Arc<Finder>>,
+    /// Each list of hosts that an entry has.
+    hosts: Vec<Arc<[HostPattern]>>,
+    finders: Vec<Arc<Finder>>,
+    /// One of many secrets is being made; meanwhile the one before serves.
+    is_making: bool,
     loaded: Option<(String, Instant)>,
 }
+
+/// Which lists of hosts let a secret go to an authority. Authorities of one class have one finder: it is not made anew for
+/// each name that a client makes up.
+type Class = Vec<bool>;
 
 #[derive(Clone)]
 struct Entry {
@@ -61,12 +68,14 @@ struct Entry {
     used: Instant,
 }
 
-/// What must not go to one authority, made once for many requests.
-struct Finder {
+/// What is looked for, made once for many requests.
+pub(super) struct Finder {
     scrubber: Scrubber,
-    strangers: Vec<Entry>,
+    entries: Vec<Entry>,
+    /// What must not go to authorities of this class; none for everything.
+    class: Option<Class>,
     version: u64,
-    built: Instant,
+    made: Instant,
 }
 
 // === impl Known ===
@@ -86,16 +95,17 @@ impl Known {
             if entry.holder.as_deref() != holder {
                 entry.holder = None;
             }
-            if *entry.hosts != *hosts {
-                entry.hosts = hosts.into();
-                state.version += 1;
+            if *entry.hosts == *hosts {
+                return;
             }
+            let hosts = state.list(hosts);
+            state.entries.entry(key).and_modify(|entry| entry.hosts = hosts);
+            state.version += 1;
             return;
         }
         state.make_room(binding, holder, now);
-        let holder = holder.map(str::to_owned);
-        let entry =
-            Entry { binding: binding.to_owned(), holder, digest, value: value.clone(), hosts: hosts.into(), used: now };
+        let (holder, hosts) = (holder.map(str::to_owned), state.list(hosts));
+        let entry = Entry { binding: binding.to_owned(), holder, digest, value: value.clone(), hosts, used: now };
         state.entries.insert(key, entry);
         state.version += 1;
     }
@@ -104,9 +114,15 @@ impl Known {
     /// several bindings may go where one of them may.
     #[must_use]
     pub fn find(&self, texts: &[&[u8]], authority: &Authority) -> Option<String> {
-        let finder = self.finder(authority);
-        let text = texts.iter().find(|text| finder.scrubber.scrub_value(text).is_some())?;
-        Some(which(&finder.strangers, text).map(|entry| entry.binding.clone()).unwrap_or_default())
+        let all = self.finder(None);
+        let found = |finder: &Finder, text: &[u8]| finder.scrubber.scrub_value(text).is_some();
+        let suspects: Vec<&[u8]> = texts.iter().copied().filter(|text| found(&all, text)).collect();
+        if suspects.is_empty() {
+            return None;
+        }
+        let strangers = self.finder(Some(authority));
+        let text = suspects.into_iter().find(|text| found(&strangers, text))?;
+        Some(which(&strangers.entries, text).map(|entry| entry.binding.clone()).unwrap_or_default())
     }
 
     /// Whether the local secrets of this revision are to be read now. Says so once in a while.
@@ -122,28 +138,47 @@ impl Known {
         true
     }
 
-    fn finder(&self, authority: &Authority) -> Arc<Finder> {
-        let name = authority.to_string();
+    /// What finds every secret, or those that may not go to an authority.
+    pub(super) fn finder(&self, authority: Option<&Authority>) -> Arc<Finder> {
         let now = Instant::now();
-        let (strangers, version) = {
-            let state = self.state();
-            if let Some(finder) = state.finders.get(&name) {
-                let may_wait = state.entries.len() > AT_ONCE && now.duration_since(finder.built) < REBUILD;
-                if finder.version == state.version || may_wait {
-                    return finder.clone();
-                }
-            }
-            (state.strangers(authority), state.version)
-        };
-        // Without the lock: it takes long where there are many.
-        let values: Vec<&[u8]> = strangers.iter().map(|entry| entry.value.expose()).collect();
-        let finder = Arc::new(Finder { scrubber: Scrubber::new(&values), strangers, version, built: now });
         let mut state = self.state();
-        if state.finders.len() >= MAX_FINDERS && !state.finders.contains_key(&name) {
-            state.finders.clear();
+        let class = authority.map(|authority| state.class(authority));
+        let is_many = state.entries.len() > AT_ONCE;
+        let before = state.finders.iter().find(|finder| finder.class == class).cloned();
+        if let Some(finder) = &before {
+            let may_wait = is_many && (state.is_making || now.duration_since(finder.made) < REBUILD);
+            if finder.version == state.version || may_wait {
+                return finder.clone();
+            }
         }
-        state.finders.insert(name, finder.clone());
+        let entries = match authority {
+            None => state.entries.values().cloned().collect(),
+            Some(authority) => state.strangers(authority),
+        };
+        let version = state.version;
+        let make = || {
+            let values: Vec<&[u8]> = entries.iter().map(|entry: &Entry| entry.value.expose()).collect();
+            let scrubber = Scrubber::new(&values);
+            Arc::new(Finder { scrubber, entries, class, version, made: now })
+        };
+        // Many take long: those who come meanwhile look with the one before. Where there is none they wait for this one.
+        let finder = if is_many && before.is_some() {
+            state.is_making = true;
+            drop(state);
+            let finder = make();
+            state = self.state();
+            state.is_making = false;
+            finder
+        } else {
+            make()
+        };
+        state.keep(finder.clone());
         finder
+    }
+
+    #[cfg(test)]
+    pub(super) fn kept(&self) -> usize {
+        self.state().finders.len()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -154,6 +189,36 @@ impl Known {
 // === impl State ===
 
 impl State {
+    fn class(&self, authority: &Authority) -> Class {
+        let may_go = |hosts: &Arc<[HostPattern]>| hosts.iter().any(|host| host.matches(authority).is_some());
+        self.hosts.iter().map(may_go).collect()
+    }
+
+    /// This list of hosts, the same one for all that have it.
+    fn list(&mut self, hosts: &[HostPattern]) -> Arc<[HostPattern]> {
+        if let Some(known) = self.hosts.iter().find(|known| ***known == *hosts) {
+            return known.clone();
+        }
+        // Lists of bindings that are gone go with the secrets that had them.
+        let used: Vec<Arc<[HostPattern]>> = std::mem::take(&mut self.hosts);
+        self.hosts = used.into_iter().filter(|list| Arc::strong_count(list) > 1).collect();
+        let list: Arc<[HostPattern]> = hosts.into();
+        self.hosts.push(list.clone());
+        list
+    }
+
+    /// Keeps a finder in place of the one before, and not more than there may be.
+    fn keep(&mut self, finder: Arc<Finder>) {
+        self.finders.retain(|known| known.class != finder.class);
+        let excess =
+            |finders: &[Arc<Finder>]| finders.iter().filter(|known| known.class.is_some()).count() >= MAX_FINDERS;
+        if finder.class.is_some() && excess(&self.finders) {
+            let oldest = self.finders.iter().position(|known| known.class.is_some());
+            oldest.map(|at| self.finders.remove(at));
+        }
+        self.finders.push(finder);
+    }
+
     /// What may not go there: no binding of the same value lets it.
     fn strangers(&self, authority: &Authority) -> Vec<Entry> {
         let may_go = |entry: &&Entry| entry.hosts.iter().any(|host| host.matches(authority).is_some());

@@ -99,6 +99,36 @@ fn nobody_makes_the_server_forget_another_s_secret() {
 }
 
 #[test]
+fn names_that_a_client_makes_up_do_not_cost_a_search_each() {
+    let long = "x7Q".repeat(400);
+    let secrets: Vec<String> = (0..200).map(|number| format!("{number:04}{long}")).collect();
+    let hosts: Vec<&str> = vec!["a.example"];
+    let all: Vec<(&str, &str, &[&str])> = secrets.iter().map(|own| ("one", own.as_str(), hosts.as_slice())).collect();
+    let known = known(&all);
+    let first = known.finder(None);
+    for number in 0..100 {
+        let authority = Authority::parse(&format!("n{number}.elsewhere.example")).unwrap();
+        assert!(known.find(&[b"nothing"], &authority).is_none());
+        assert_eq!(known.find(&[secrets[7].as_bytes()], &authority).as_deref(), Some("one"));
+    }
+    assert!(Arc::ptr_eq(&first, &known.finder(None)), "it was made anew");
+    assert_eq!(known.kept(), 2, "one for all secrets, and one for all of these authorities");
+    // What was noted meanwhile is found.
+    known.note("two", &[HostPattern::parse("b.example", None).unwrap()], None, &secret("a-later-secret-of-two"));
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    let authority = Authority::parse("a.example").unwrap();
+    assert_eq!(known.find(&[b"a-later-secret-of-two"], &authority).as_deref(), Some("two"));
+    assert!(known.find(&[secrets[7].as_bytes()], &authority).is_none());
+}
+
+#[test]
+fn a_secret_does_not_leave_in_the_name_of_a_host() {
+    let known = known(&[("one", "first-secret-1", &["a.example"])]);
+    let outgoing = Outgoing::plain("GET", "https", "first-secret-1.elsewhere.example", "/", b"");
+    assert!(check_secrets(&outgoing, &known).is_err());
+}
+
+#[test]
 fn a_header_s_secret_is_found_however_many_and_however_long_the_headers_are() {
     let known = known(&[("one", "first-secret-1", &["a.example"])]);
     for filler in [0, 1, 30, 300, 4000] {

@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::caller::{Caller, could_be};
 use crate::config::Config;
 use crate::credential::Credential;
-use crate::freshness::Digest;
+use crate::freshness::{Digest, Freshness};
 use crate::plan::Plan;
 use crate::sources::Sources;
+use crate::state::State;
 
-/// The most traces of one binding; beyond them everything that is kept is dropped with it.
+/// The most traces of one binding; beyond them everything that is kept is dropped with it, what replicas share too.
 const MAX_TRACES: usize = 16_384;
 
 /// What was had, by binding.
@@ -75,8 +76,24 @@ pub async fn unbind(id: &str, plan: &Plan, config: &Config) {
     };
     let in_use = references(&serves);
     let is_used = |reference: &str| in_use.iter().any(|template| could_be(template, reference));
-    match state.book.used().take(id, serves) {
-        None => drop(freshness.forget(&[])),
+    forget(id, state.book.used().take(id, serves), state, freshness, is_used).await;
+    freshness.forget(&[("kind", "probed"), ("binding", id)]);
+    sources.secrets.retain(&in_use).await;
+}
+
+/// Drops what was had, here and of what replicas share; everything where that was too much to remember.
+async fn forget(
+    id: &str,
+    taken: Option<Vec<Trace>>,
+    state: &State,
+    freshness: &Freshness,
+    is_used: impl Fn(&str) -> bool,
+) {
+    let dropped = match taken {
+        None => {
+            freshness.forget(&[]);
+            state.forget_shared().await
+        }
         Some(traces) => {
             let mut materials = Vec::new();
             for trace in traces {
@@ -91,20 +108,25 @@ pub async fn unbind(id: &str, plan: &Plan, config: &Config) {
                     Trace::Content(..) => {}
                 }
             }
-            if let Err(error) = state.bindings.drop_material(&materials).await {
-                tracing::warn!(%error, binding = id, "what replicas share of a stopped binding could not be dropped");
-            }
+            state.bindings.drop_material(&materials).await
         }
+    };
+    if let Err(error) = dropped {
+        tracing::warn!(%error, binding = id, "what replicas share of a stopped binding could not be dropped");
     }
-    freshness.forget(&[("kind", "probed"), ("binding", id)]);
-    sources.secrets.retain(&in_use).await;
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, SystemTime};
+
     use super::*;
     use crate::config::{HeaderCredential, SecretSource};
+    use crate::credential::Material;
     use crate::credential::header::Header;
+    use crate::freshness::{Key, Shared as _};
+    use crate::scratch::Scratch;
+    use crate::secret::Secrets;
 
     fn header(reference: &str) -> Arc<dyn Credential> {
         let secret = SecretSource { reference: reference.into(), json_key: None, trim_newline: false };
@@ -127,6 +149,28 @@ mod tests {
         assert_eq!(used.take("a", |_| true), Some(Vec::new()), "it was taken");
         used.note("a", &header("vault://shared"), &nobody);
         assert_eq!(used.take("a", |_| false), Some(vec![content("shared")]), "the other one does not serve either");
+    }
+
+    #[tokio::test]
+    async fn of_too_much_to_remember_replicas_share_nothing_any_more() {
+        let scratch = Scratch::new();
+        scratch.write("kek", "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=");
+        let config = serde_json::json!({"url": "sqlite::memory:", "encryption_keys": [{"ref": "file://kek"}]});
+        let config: crate::config::Database = serde_json::from_value(config).unwrap();
+        let state = State::open(&config, &Secrets::standard(scratch.path())).await.unwrap();
+        let key = |name: &str| Key::new("oauth", "tenant").with("principal", "alice").with("provider", name);
+        let material = Material::new().secret("access_token", b"a token".to_vec());
+        let material = material.until(SystemTime::now() + Duration::from_secs(60));
+        let is_there = async |name: &str| state.shared.take(&key(name)).await.unwrap().is_some();
+        for name in ["mail", "calendar"] {
+            let mark = state.shared.mark().await.unwrap();
+            assert!(state.shared.put(&key(name), &material, mark).await.unwrap());
+        }
+        let mail = Trace::Material(key("mail").digest());
+        forget("a", Some(vec![mail]), &state, &Freshness::default(), |_| false).await;
+        assert!(!is_there("mail").await && is_there("calendar").await, "what was had for it, and nothing else");
+        forget("a", None, &state, &Freshness::default(), |_| false).await;
+        assert!(!is_there("calendar").await);
     }
 
     #[test]

@@ -16,8 +16,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::ROLE;
-use crate::audit::record::bounded;
+use super::{LOOK, ROLE, asker};
+use crate::audit::record::{CertificateRecord, bounded};
+use crate::audit::{Event, Record};
 use crate::check::Engine;
 
 /// The most streams at once.
@@ -34,8 +35,11 @@ pub struct SecretDiscovery {
 type Responses = mpsc::Sender<Result<DiscoveryResponse, Status>>;
 
 /// What one Envoy asked for and was told.
-#[derive(Default)]
 struct Conversation {
+    /// What the connection shows of it.
+    peer: String,
+    /// The id that it says to have.
+    node: String,
     names: Vec<String>,
     /// Name and version of each certificate that was sent last.
     sent: Vec<(String, String)>,
@@ -71,7 +75,8 @@ impl SecretDiscoveryService for SecretDiscovery {
         let permit = self.permits.clone().try_acquire_owned();
         let permit = permit.map_err(|_| Status::resource_exhausted("there are too many streams"))?;
         let (responses, outgoing) = mpsc::channel(1);
-        tokio::spawn(serve(self.engine.clone(), request.into_inner(), responses, permit));
+        let conversation = Conversation::with(asker::peer(&request));
+        tokio::spawn(serve(self.engine.clone(), request.into_inner(), responses, conversation, permit));
         Ok(Response::new(ReceiverStream::new(outgoing)))
     }
 
@@ -85,9 +90,9 @@ async fn serve(
     engine: Arc<Engine>,
     mut requests: Streaming<DiscoveryRequest>,
     responses: Responses,
+    mut conversation: Conversation,
     _permit: OwnedSemaphorePermit,
 ) {
-    let mut conversation = Conversation::default();
     let mut changes = engine.plan().sources().secrets.presented().changes();
     loop {
         tokio::select! {
@@ -101,13 +106,22 @@ async fn serve(
                 Ok(None) | Err(_) => return,
             },
             changed = changes.changed() => if changed.is_err() { return },
+            // A binding may have begun to serve.
+            () = tokio::time::sleep(LOOK) => {}
             () = engine.draining() => return,
             () = responses.closed() => return,
         }
-        if let Some(response) = conversation.due(&engine)
-            && responses.send(Ok(response)).await.is_err()
-        {
-            return;
+        match conversation.due(&engine) {
+            Ok(None) => {}
+            Ok(Some(response)) => {
+                if responses.send(Ok(response)).await.is_err() {
+                    return;
+                }
+            }
+            Err(status) => {
+                let _ = responses.send(Err(status)).await;
+                return;
+            }
         }
     }
 }
@@ -115,6 +129,10 @@ async fn serve(
 // === impl Conversation ===
 
 impl Conversation {
+    fn with(peer: String) -> Conversation {
+        Conversation { peer, node: String::new(), names: Vec::new(), sent: Vec::new(), responses: 0 }
+    }
+
     /// Takes a request: a subscription, or what became of a response.
     fn hear(&mut self, engine: &Engine, request: DiscoveryRequest) -> Result<(), Status> {
         if !request.type_url.is_empty() && request.type_url != Secret::type_url() {
@@ -122,6 +140,10 @@ impl Conversation {
         }
         if request.resource_names.len() > MAX_NAMES {
             return Err(Status::invalid_argument("too many names in one stream"));
+        }
+        // Only the first request of a stream has to say it.
+        if let Some(node) = request.node.as_ref().filter(|node| !node.id.is_empty()) {
+            self.node = bounded(&node.id);
         }
         // Of a response that another one has overtaken.
         if !request.response_nonce.is_empty() && request.response_nonce != self.responses.to_string() {
@@ -138,14 +160,27 @@ impl Conversation {
         Ok(())
     }
 
-    /// What has to be sent now: every certificate that was asked for, if one is not what was sent last.
-    fn due(&mut self, engine: &Engine) -> Option<DiscoveryResponse> {
+    /// What has to be sent now: every certificate that was asked for, if one is not what was sent last. Each that was not
+    /// sent before is recorded first.
+    fn due(&mut self, engine: &Engine) -> Result<Option<DiscoveryResponse>, Status> {
+        if self.names.is_empty() {
+            return Ok(None);
+        }
+        // What is in use may lag behind what serves.
+        let configured = super::configured(engine);
         let in_use = engine.plan().sources().clone();
         let in_use = in_use.secrets.presented();
-        let found: Vec<_> = self.names.iter().filter_map(|name| Some((name.clone(), in_use.named(name)?))).collect();
+        let asked = self.names.iter().filter(|name| configured.contains_key(*name));
+        let found: Vec<_> = asked.filter_map(|name| Some((name.clone(), in_use.named(name)?))).collect();
         let now: Vec<_> = found.iter().map(|(name, presented)| (name.clone(), presented.version.clone())).collect();
         if now.is_empty() || now == self.sent {
-            return None;
+            return Ok(None);
+        }
+        for (name, version) in now.iter().filter(|one| !self.sent.contains(one)) {
+            if let Err(error) = engine.audit().accept(&self.record(engine, name, version)) {
+                tracing::error!(%error, name, "a client certificate is not given to Envoy: there is no record of it");
+                return Err(Status::unavailable("the audit trail takes no record"));
+            }
         }
         self.responses += 1;
         let version: Vec<&str> = now.iter().map(|(_, version)| version.as_str()).collect();
@@ -157,7 +192,19 @@ impl Conversation {
             ..DiscoveryResponse::default()
         };
         self.sent = now;
-        Some(response)
+        Ok(Some(response))
+    }
+
+    fn record(&self, engine: &Engine, name: &str, version: &str) -> Record {
+        let plan = engine.plan();
+        let mut record = Record::new(Event::CertificateGiven, plan.environment(), plan.revision());
+        record.certificate = Some(CertificateRecord {
+            name: name.to_owned(),
+            version: version.to_owned(),
+            peer: self.peer.clone(),
+            node: self.node.clone(),
+        });
+        record
     }
 }
 

@@ -286,7 +286,10 @@ impl Remote {
                 return Err((StoreError::malformed(&call.doing, error.to_string()), false));
             }
             Err(error) => {
-                let remedy = "correct the address or `ca_file` in the configuration";
+                let remedy = match error {
+                    OutboundError::Refused { .. } => "correct the address, or list its host under `outbound.allow`",
+                    _ => "correct the address or `ca_file` in the configuration",
+                };
                 return Err((StoreError::new(StoreErrorKind::Setup, &call.doing, error.to_string(), remedy), false));
             }
         };

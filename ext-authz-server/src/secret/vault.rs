@@ -6,13 +6,15 @@
 mod lease;
 mod login;
 mod reference;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use keyward_contract::json::Value;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OwnedMutexGuard};
 use zeroize::Zeroizing;
 
 use super::local::Local;
@@ -47,9 +49,12 @@ pub(super) struct Vault {
 struct Leases {
     /// By what follows `NAME://`. The inner lock is held while one is made, so that one is made for however many ask.
     current: HashMap<String, Arc<Mutex<Option<Lease>>>>,
-    /// Replaced ones that have not ended: a call that carries one may be under way.
-    replaced: Vec<Lease>,
+    /// Replaced ones that have not ended, each under what it was made for: a call that carries one may be under way.
+    replaced: Vec<(String, Lease)>,
 }
+
+/// The lease of a reference, nobody else's while it is held.
+type Held = OwnedMutexGuard<Option<Lease>>;
 
 // === impl Vault ===
 
@@ -105,28 +110,37 @@ impl Vault {
 
     // === dynamic credentials ===
 
-    async fn read_dynamic(&self, rest: &str, path: &[String]) -> Result<Given, StoreError> {
-        let cell = {
-            let mut leases = self.leases.lock().await;
-            let now = Instant::now();
-            leases.replaced.retain(|lease| now < lease.ends());
-            if leases.current.len() + leases.replaced.len() >= MAX_LEASES && !leases.current.contains_key(rest) {
-                leases.current.retain(|_, cell| {
-                    cell.try_lock().map_or(true, |lease| lease.as_ref().is_some_and(|l| now < l.ends()))
-                });
-                if leases.current.len() >= MAX_LEASES {
-                    let cause = format!("more than {MAX_LEASES} leases are held");
-                    return Err(StoreError::new(
-                        StoreErrorKind::Outage,
-                        &self.name,
-                        cause,
-                        "shorten the role's time to live",
-                    ));
-                }
+    /// The place of a reference's lease, held. It is one that will be found when leases are given back: who waited for a place
+    /// that was taken away meanwhile begins anew.
+    async fn hold(&self, rest: &str) -> Result<Held, StoreError> {
+        loop {
+            let cell = self.cell(rest).await?;
+            let held = cell.clone().lock_owned().await;
+            if self.leases.lock().await.current.get(rest).is_some_and(|now| Arc::ptr_eq(now, &cell)) {
+                return Ok(held);
             }
-            leases.current.entry(rest.to_owned()).or_default().clone()
-        };
-        let mut held = cell.lock().await;
+        }
+    }
+
+    async fn cell(&self, rest: &str) -> Result<Arc<Mutex<Option<Lease>>>, StoreError> {
+        let mut leases = self.leases.lock().await;
+        let now = Instant::now();
+        leases.replaced.retain(|(_, lease)| now < lease.ends());
+        if leases.current.len() + leases.replaced.len() >= MAX_LEASES && !leases.current.contains_key(rest) {
+            leases
+                .current
+                .retain(|_, cell| cell.try_lock().map_or(true, |lease| lease.as_ref().is_some_and(|l| now < l.ends())));
+            if leases.current.len() >= MAX_LEASES {
+                let cause = format!("more than {MAX_LEASES} leases are held");
+                let remedy = "shorten the role's time to live";
+                return Err(StoreError::new(StoreErrorKind::Outage, &self.name, cause, remedy));
+            }
+        }
+        Ok(leases.current.entry(rest.to_owned()).or_default().clone())
+    }
+
+    async fn read_dynamic(&self, rest: &str, path: &[String]) -> Result<Given, StoreError> {
+        let mut held = self.hold(rest).await?;
         let grant = self.grant().await?;
         if let Some(lease) = held.as_ref().filter(|lease| lease.is_live(&grant)) {
             if !lease.is_due() && self.is_there(lease, &grant).await? {
@@ -149,7 +163,7 @@ impl Vault {
         if let Some(before) = held.replace(lease) {
             let mut leases = self.leases.lock().await;
             if leases.replaced.len() < MAX_LEASES {
-                leases.replaced.push(before);
+                leases.replaced.push((rest.to_owned(), before));
             }
         }
         Ok(given)
@@ -324,13 +338,19 @@ impl RemoteStore for Vault {
             }
             given_back.push(rest);
         }
+        // After the others: whoever was making one has now put aside the one before it.
+        let replaced: Vec<Lease> = {
+            let mut leases = self.leases.lock().await;
+            leases.replaced.extract_if(.., |(rest, _)| !in_use(rest)).map(|(_, lease)| lease).collect()
+        };
+        self.give_back(&replaced).await;
         given_back
     }
 
     async fn give_back_all(&self) {
         let closing = async {
             let leases = std::mem::take(&mut *self.leases.lock().await);
-            let mut all = leases.replaced;
+            let mut all: Vec<Lease> = leases.replaced.into_iter().map(|(_, lease)| lease).collect();
             for cell in leases.current.into_values() {
                 all.extend(cell.lock().await.take());
             }

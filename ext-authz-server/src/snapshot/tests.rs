@@ -75,6 +75,17 @@ fn a_bad_one_is_refused_whole_and_named() {
 }
 
 #[test]
+fn a_lifecycle_is_not_taken_up_where_no_database_is_open() {
+    let (dir, file) = fixture();
+    let snapshots = Snapshots::load(&file).unwrap();
+    let more = "database: { encryption_keys: [{ ref: \"env://KEK\" }] }\nlifecycle: { approvals: 1 }\n";
+    dir.write("keyward.yaml", &format!("{CONFIG}\n{more}"));
+    let error = snapshots.reload().unwrap_err().to_string();
+    assert!(error.contains("`lifecycle`: the running server has no open database"), "{error}");
+    assert!(snapshots.current().config.lifecycle.is_none());
+}
+
+#[test]
 fn listen_addresses_take_effect_at_the_next_start() {
     let (dir, file) = fixture();
     let snapshots = Snapshots::load(&file).unwrap();

@@ -174,7 +174,10 @@ fn every_policy_is_right() {
     let policies = blocks(&page, "json policy=");
     assert_eq!(policies.len(), page.matches("```json").count(), "a policy without its kind");
     let kinds: Vec<&str> = policies.iter().map(|(kind, _)| *kind).collect();
-    assert_eq!(kinds, ["permission", "trust-web-identity", "trust-service", "trust", "permission", "permission"]);
+    assert_eq!(
+        kinds,
+        ["permission", "permission", "trust-web-identity", "trust-service", "trust", "permission", "permission"]
+    );
     for (kind, text) in &policies {
         assert_eq!(faults(kind, text), Vec::<String>::new(), "{kind}");
     }

@@ -1,13 +1,17 @@
 //! Bindings that people approve, activate, disable and revoke: the commands, and a server that follows them.
 
-use std::process::Command;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use envoy_types::pb::envoy::service::auth::v3::authorization_client::AuthorizationClient;
 use keyward_server::check::Engine;
+use keyward_server::grants::{Grant, GrantKey};
 use keyward_server::run::Service;
+use keyward_server::secret::SecretBytes;
 use keyward_server::snapshot::Snapshots;
+use keyward_server::state::State;
 use serde_json::{Value, json};
 use tonic::transport::Channel;
 
@@ -30,12 +34,22 @@ fn fixture(name: &str, approvals: usize) -> Fixture {
 
 /// Runs `keyward bindings …`: the exit code, and what it printed.
 fn bindings(fixture: &Fixture, arguments: &str) -> (i32, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_keyward"))
-        .arg("bindings")
+    keyward(fixture, &format!("bindings {arguments}"), "")
+}
+
+/// Runs `keyward …` with this on its standard input.
+fn keyward(fixture: &Fixture, arguments: &str, input: &str) -> (i32, String) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_keyward"))
         .args(arguments.split(' '))
         .env("KEYWARD_CONFIG", fixture.configuration())
-        .output()
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
         .unwrap();
+    // A program that does not read it may have ended.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    let output = child.wait_with_output().unwrap();
     let text = [output.stdout, output.stderr].concat();
     (output.status.code().unwrap(), String::from_utf8(text).unwrap().trim_end().to_owned())
 }
@@ -231,6 +245,79 @@ async fn a_server_follows_and_a_changed_definition_is_a_draft_again() {
     let audit = std::fs::read_to_string(running.fixture.directory.join("audit.jsonl")).unwrap();
     let in_force = audit.lines().filter(|line| line.contains("\"binding_change_in_force\"")).count();
     assert_eq!(in_force, 6, "{audit}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn looking_makes_no_database_and_leaves_another_version_as_it_is() {
+    let fixture = fixture("states-look", 1);
+    let file = fixture.directory.join("keyward.db");
+    for command in ["list", "export"] {
+        let (code, text) = bindings(&fixture, command);
+        assert_eq!(code, 0, "{text}");
+        assert!(text.contains("draft"), "{text}");
+    }
+    assert_eq!(card(&fixture)["state"], "draft");
+    assert!(!file.exists(), "it was made by somebody who only looked");
+    assert_eq!(bindings(&fixture, &format!("approve {ID}")).0, 0);
+    assert_eq!(card(&fixture)["state"], "approved");
+
+    // As an older program left it.
+    sqlx::any::install_default_drivers();
+    let database = sqlx::AnyPool::connect(&format!("sqlite://{}", file.display())).await.unwrap();
+    let older = "DELETE FROM _sqlx_migrations WHERE version = (SELECT MAX(version) FROM _sqlx_migrations)";
+    assert_eq!(sqlx::query(older).execute(&database).await.unwrap().rows_affected(), 1);
+    let (code, text) = bindings(&fixture, "list");
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("its tables are of version 1") && text.contains("demo-api-key  unknown"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_can_be_told_of_is_not_taken_back_and_the_command_says_so() {
+    let fixture = fixture("states-told", 0);
+    let run = |arguments: &str| keyward(&fixture, arguments, "a value of enough bytes");
+    assert_eq!(run("secrets put team/key").0, 0);
+    let snapshots = Snapshots::load(&fixture.configuration()).unwrap_or_else(|error| panic!("{error}"));
+    let snapshot = snapshots.current();
+    let state = State::open(snapshot.config.database.as_ref().unwrap(), &snapshot.sources.secrets).await.unwrap();
+    let key = GrantKey::new("acme", "alice", "calendar");
+    let grant = Grant {
+        secret: Arc::new(SecretBytes::new(b"what alice gave".to_vec())),
+        scopes: Vec::new(),
+        account: None,
+        given: SystemTime::now(),
+        expires: None,
+    };
+    state.grants.replace(&key, None, &grant).await.unwrap();
+    let revoke = "grants revoke alice calendar --tenant acme";
+
+    let url = format!("sqlite://{}", fixture.directory.join("keyward.db").display());
+    sqlx::any::install_default_drivers();
+    let database = sqlx::AnyPool::connect(&url).await.unwrap();
+    sqlx::query("ALTER TABLE invalidations RENAME TO away").execute(&database).await.unwrap();
+    for command in ["secrets delete team/key", revoke] {
+        let (code, text) = run(command);
+        assert_eq!(code, 1, "{text}");
+        assert!(text.contains("run this again"), "{text}");
+    }
+    assert!(run("secrets list").1.contains("keyward://team/key  version 1 "));
+    assert!(state.grants.load(&key).await.unwrap().is_some());
+    sqlx::query("ALTER TABLE away RENAME TO invalidations").execute(&database).await.unwrap();
+
+    // What cannot be recorded is not done.
+    let config = std::fs::read_to_string(fixture.configuration()).unwrap();
+    fixture.write("keyward.yaml", &config.replace("file: audit.jsonl", "file: missing/audit.jsonl"));
+    let (code, text) = run(revoke);
+    assert_eq!(code, 1, "{text}");
+    assert!(state.grants.load(&key).await.unwrap().is_some(), "{text}");
+    fixture.write("keyward.yaml", &config);
+
+    for command in ["secrets delete team/key", revoke] {
+        let (code, text) = run(command);
+        assert_eq!(code, 0, "{text}");
+    }
+    assert!(state.grants.load(&key).await.unwrap().is_none());
+    let audit = std::fs::read_to_string(fixture.directory.join("audit.jsonl")).unwrap();
+    assert_eq!(audit.lines().filter(|line| line.contains("\"grant_revoked\"")).count(), 1, "{audit}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

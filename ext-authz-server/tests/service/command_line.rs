@@ -64,7 +64,7 @@ fn check_config_tells_where_a_missing_secret_is_named() {
     let (code, _, err) = keyward(&fixture, &["check-config", "--secrets"]);
     assert_eq!((code, err.lines().count()), (Some(1), 2), "{err}");
     assert!(err.contains("keyward.yaml:15:3: `audit.hmac_key`: secret `file://audit.key` is not set; "), "{err}");
-    assert!(err.contains("`bindings[0].credentials[0].secret`: secret `file://api.key` is not set; "), "{err}");
+    assert!(err.contains("`bindings[0].credentials[0]`: secret `file://api.key` is not set; set it where"), "{err}");
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn check_config_refuses_secrets_that_could_not_be_used() {
         let (code, _, err) = keyward(&fixture, &["check-config", "--secrets"]);
         assert_eq!((code, err.lines().count()), (Some(1), 2), "{err}");
         assert!(err.contains("`audit.hmac_key`: the key is shorter than 16 bytes"), "{err}");
-        assert!(err.contains("`bindings[0].credentials[0].secret`: the ") && err.contains(says), "{err}");
+        assert!(err.contains("`bindings[0].credentials[0]`: the ") && err.contains(says), "{err}");
         assert!(!err.contains(secret), "{err}");
     }
 }
@@ -153,6 +153,24 @@ fn explain_says_what_its_arguments_lack() {
     let (code, _, err) = keyward(&fixture, &["explain", "--server", "demo", "--claims", r#"{"sub":"alice"}"#]);
     assert_eq!(code, Some(1));
     assert!(err.contains("claim `iss` is missing") && err.contains("needed are `iss` and `aud`"), "{err}");
+}
+
+#[test]
+fn explain_finds_entry_and_cluster_by_authority() {
+    let fixture = Fixture::new("by-authority");
+    let configuration = std::fs::read_to_string(fixture.configuration()).unwrap();
+    let second = "servers:\n  api: { mode: http, destinations: [{ host: api.example }], cluster: api }\n";
+    fixture.write("keyward.yaml", &configuration.replace("servers:\n  demo:", &format!("{second}  demo:")));
+    let claims = r#"{"iss":"https://issuer.example","aud":"https://mcp.example/mcp","sub":"bob","exp":9999999999}"#;
+    let arguments = ["explain", "--authority", "api.example", "--claims", claims, "--json"];
+    let reason = |more: &[&str]| -> Value {
+        let (_, out, err) = keyward(&fixture, &[&arguments[..], more].concat());
+        let explanation: Value = serde_json::from_str(&out).unwrap_or_else(|_| panic!("{out}{err}"));
+        explanation["reason"].clone()
+    };
+    // The perimeter lets it through; the policy then says no.
+    assert_eq!(reason(&[]), "not_allowed");
+    assert_eq!(reason(&["--cluster", "other"]), "destination_denied");
 }
 
 #[test]

@@ -150,6 +150,7 @@ fn binding(id: &str, host: &str, credential: Arc<dyn Credential>) -> Binding {
         hosts: vec![HostPattern::parse(host, None).unwrap()],
         credentials: vec![credential],
         passthrough: Vec::new(),
+        local_secrets: Vec::new(),
         definition: String::new(),
     }
 }

@@ -106,5 +106,5 @@ async fn data_keys_are_wrapped_by_kms_and_bound_to_their_place() {
     let (done, said) = run(&refused, &["secrets", "put", "team/desk"], &refused.secret);
     assert!(!done && said.contains("kms:Encrypt"), "{said}");
     let answer = refused.send(echo()).await.unwrap();
-    expect::denied(&refused, &answer, Reason::CredentialUnavailable, 0).await;
+    expect::denied(&refused, &answer, Reason::CredentialUnavailable, 1).await;
 }

@@ -28,8 +28,8 @@ pub(crate) struct KeyCheck {
     pub(crate) query_name: String,
     /// The user that belongs to the key.
     pub(crate) username: String,
-    /// The key.
-    pub(crate) key: String,
+    /// The keys, of which a request brings one: several while they are rotated.
+    pub(crate) keys: Vec<String>,
 }
 
 /// The credential that a request brought. It is no Debug on purpose.
@@ -46,38 +46,37 @@ pub(crate) struct Presented {
 impl KeyCheck {
     /// The credential of this request, if every one it brings is right and there is at least one.
     pub(crate) fn presented(&self, parts: &Parts) -> Option<Presented> {
+        let key = self.keys.iter().find(|key| self.is_presented(key, parts))?;
+        Some(Presented { secret: key.clone(), username: self.username.clone() })
+    }
+
+    fn is_presented(&self, key: &str, parts: &Parts) -> bool {
+        let is_key = |candidate: &[u8]| candidate == key.as_bytes();
         let wants = |variant| self.variant == variant || self.variant == Variant::Any;
         let mut found = Vec::new();
         if wants(Variant::Header) {
-            found.extend(parts.headers.get_all(&self.header_name).iter().map(|value| self.is_key(value.as_bytes())));
+            found.extend(parts.headers.get_all(&self.header_name).iter().map(|value| is_key(value.as_bytes())));
         }
         if wants(Variant::Query) {
             let values = parameters(parts.uri.query().unwrap_or_default())
                 .filter(|(name, _)| decoded(name, false) == self.query_name.as_bytes());
-            found.extend(
-                values.map(|(_, value)| self.is_key(&decoded(value, false)) || self.is_key(&decoded(value, true))),
-            );
+            found.extend(values.map(|(_, value)| is_key(&decoded(value, false)) || is_key(&decoded(value, true))));
         }
         if wants(Variant::Basic) {
             let values = parts.headers.get_all(http::header::AUTHORIZATION).iter();
-            found.extend(values.filter_map(|value| self.basic(value.as_bytes())));
+            found.extend(values.filter_map(|value| self.basic(key, value.as_bytes())));
         }
         let once_each = self.variant == Variant::Any || found.len() == 1;
-        (!found.is_empty() && once_each && found.iter().all(|right| *right))
-            .then(|| Presented { secret: self.key.clone(), username: self.username.clone() })
+        !found.is_empty() && once_each && found.iter().all(|right| *right)
     }
 
-    fn basic(&self, value: &[u8]) -> Option<bool> {
+    fn basic(&self, key: &str, value: &[u8]) -> Option<bool> {
         let (scheme, encoded) = value.split_at_checked(6)?;
         if !scheme.eq_ignore_ascii_case(b"basic ") {
             return None;
         }
         let decoded = STANDARD.decode(encoded.trim_ascii()).unwrap_or_default();
-        Some(decoded == format!("{}:{}", self.username, self.key).as_bytes())
-    }
-
-    fn is_key(&self, candidate: &[u8]) -> bool {
-        candidate == self.key.as_bytes()
+        Some(decoded == format!("{}:{key}", self.username).as_bytes())
     }
 }
 
@@ -119,7 +118,7 @@ mod tests {
             header_name: http::HeaderName::from_static("x-api-key"),
             query_name: "apiKey".to_owned(),
             username: "svc".to_owned(),
-            key: "k+/ 1".to_owned(),
+            keys: vec!["the one before".to_owned(), "k+/ 1".to_owned()],
         };
         let mut request = http::Request::get(uri);
         for (name, value) in headers {

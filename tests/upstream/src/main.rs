@@ -41,9 +41,9 @@ struct Arguments {
     /// Address of the side port that reports what was received.
     #[arg(long, default_value = "127.0.0.1:0")]
     report_listen: SocketAddr,
-    /// Name of the environment variable that holds the expected key.
-    #[arg(long, value_name = "NAME")]
-    api_key_env: String,
+    /// Name of the environment variable that holds an expected key; repeatable: each of the keys is taken.
+    #[arg(long, value_name = "NAME", required = true)]
+    api_key_env: Vec<String>,
     /// Where the key is expected.
     #[arg(long, value_enum, default_value = "header")]
     variant: Variant,
@@ -102,17 +102,20 @@ async fn main() -> anyhow::Result<()> {
 }
 
 fn key_check(arguments: &Arguments) -> anyhow::Result<KeyCheck> {
-    let name = &arguments.api_key_env;
-    let key = std::env::var(name).with_context(|| format!("no API key in the environment variable `{name}`"))?;
-    if key.is_empty() || key.chars().any(char::is_control) {
-        bail!("the API key in the environment variable `{name}` is empty or has control characters");
+    let mut keys = Vec::new();
+    for name in &arguments.api_key_env {
+        let key = std::env::var(name).with_context(|| format!("no API key in the environment variable `{name}`"))?;
+        if key.is_empty() || key.chars().any(char::is_control) {
+            bail!("the API key in the environment variable `{name}` is empty or has control characters");
+        }
+        keys.push(key);
     }
     Ok(KeyCheck {
         variant: arguments.variant,
         header_name: arguments.header_name.clone(),
         query_name: arguments.query_name.clone(),
         username: arguments.username.clone(),
-        key,
+        keys,
     })
 }
 

@@ -115,11 +115,11 @@ impl Tour<'_> {
     }
 
     async fn guarded(&mut self) {
-        self.title("It puts somebody's access token into an argument of `echo`");
+        self.title("It puts somebody's payment key into an argument of `echo`");
         let checked = async {
             let before = self.stack.upstream.count().await?;
             // Put together here, so that nobody's scanner takes this file for a leak.
-            let token = ["ghp", "_", "9a8B7c6D5e4F3g2H1i0JkLmNoPqRsTuVwXyZ"].concat();
+            let token = ["sk", "_live_", "4eC39HqLyjWDarjtT1zdp7dcQ2x"].concat();
             let answer = self.stack.call_tool("echo", json!({"message": format!("use {token}")})).await?;
             show(&answer);
             let reason = &answer.response()?["error"]["data"]["reason"];
@@ -133,11 +133,11 @@ impl Tour<'_> {
     async fn rotated(&mut self) {
         self.title("The credential is rotated: a new value in its file, and nothing else is touched");
         let checked = async {
-            let new = format!("rotated-{}", self.stack.secret);
-            let calls = self.rotate(&new).await?;
+            let calls = self.rotate(super::NEXT_SECRET).await?;
             expect(true, &format!("the upstream received the new value after {calls} calls, all of them answered"))?;
             let answer = self.stack.call_tool("leak", json!({"carrier": "text", "form": "raw"})).await?;
             self.expect_no_secret(&answer)?;
+            expect(!answer.text().contains(super::NEXT_SECRET), "nor the new one")?;
             expect(self.rotate(&self.stack.secret).await? > 0, "and back")
         };
         let checked = checked.await;

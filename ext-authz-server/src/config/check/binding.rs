@@ -130,12 +130,18 @@ impl Checker<'_> {
         }
         let principals = &binding.principals;
         match binding.mode {
-            BindingMode::User if principals.users.is_empty() => {
-                let remedy = "name the user whose credential this is under `principals.users`";
+            BindingMode::User
+                if principals.users.is_empty() && !binding.credentials.iter().any(|own| own.kind().is_a_users()) =>
+            {
+                let remedy = "name the user whose credential this is under `principals.users`, or take a credential that is \
+                              the user's own: `{user}` in its reference, a grant, the caller's token";
                 self.add(format!("{key}.principals"), "mode `user` without a user", remedy);
             }
-            BindingMode::Agent if principals.agents.is_empty() => {
-                let remedy = "name the agent whose credential this is under `principals.agents`";
+            BindingMode::Agent
+                if principals.agents.is_empty() && !binding.credentials.iter().any(|own| own.kind().is_an_agents()) =>
+            {
+                let remedy = "name the agent whose credential this is under `principals.agents`, or take one with `{agent}` in \
+                              its reference";
                 self.add(format!("{key}.principals"), "mode `agent` without an agent", remedy);
             }
             _ => {}

@@ -315,6 +315,15 @@ pub enum UpstreamScheme {
 // === impl OauthCredential ===
 
 impl Kind for OauthCredential {
+    fn is_a_users(&self) -> bool {
+        let of_caller = |token: Option<&TokenSource>| token.is_none_or(|token| token.from == TokenFrom::Caller);
+        let takes_token = matches!(self.grant, OauthGrant::TokenExchange | OauthGrant::OnBehalfOf | OauthGrant::IdJag);
+        let own = |reference: &str| reference.contains("{user}");
+        self.provider.is_some()
+            || (takes_token && of_caller(self.subject.as_ref()))
+            || self.secrets().iter().any(|(_, source)| own(&source.reference))
+    }
+
     fn secrets(&self) -> Vec<(&'static str, &SecretSource)> {
         let mut found = vec![
             ("refresh_token", self.refresh_token.as_ref()),

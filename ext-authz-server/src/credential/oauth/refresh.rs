@@ -73,6 +73,10 @@ async fn users(provider: &str, asking: &Asking<'_>) -> Result<Issued, MintError>
 async fn services(asking: &Asking<'_>) -> Result<Issued, MintError> {
     let seed = asking.secret(asking.own.refresh_token.as_ref(), "the refresh token").await?.value;
     let Some(grants) = asking.sources.grants() else {
+        if asking.sources.has_database() {
+            // The first token may have been used up, and a server that sees it twice ends all that came of it.
+            return Err(MintError::transient("the database is not open, in which the newest refresh token lies"));
+        }
         let issued = asking.ask(request(asking, &seed)?, expected(asking)).await?;
         if next(&issued.tokens, &seed).is_some() {
             let cause = "the server rotates refresh tokens, and the next one cannot be kept: configure `database`, \

@@ -278,3 +278,17 @@ async fn without_a_store_a_rotating_server_is_refused_and_another_one_served() {
     let material = mint(&credential, &nobody, &sources(&scratch)).await.unwrap();
     assert_eq!(fields(&material), ["access_token", "sent_refresh_token"]);
 }
+
+#[tokio::test]
+async fn a_first_token_is_not_sent_while_the_newest_one_lies_in_a_database_that_is_not_open() {
+    let (nobody, scratch) = (Arc::new(Caller::none("test")), Scratch::new());
+    scratch.write("seed", "the-seed-of-the-service");
+    let server = Rotating::start("the-seed-of-the-service").await;
+    let credential = server.credential(json!({"refresh_token": {"ref": "file://seed"}}));
+    mint(&credential, &nobody, &with_grants(&scratch, &Arc::default())).await.unwrap();
+    // As a command looks that could not open the database.
+    let closed = Arc::new(Sources::new(Arc::new(Secrets::standard(scratch.path()))).with_database(true));
+    let error = mint(&credential, &nobody, &closed).await.err().unwrap();
+    assert!(error.kind == MintErrorKind::Transient && error.cause.contains("not open"), "{error}");
+    assert_eq!(server.live().as_deref(), Some("the-refresh-token-1"), "the server saw a token twice");
+}
