@@ -55,6 +55,12 @@ async fn a_new_plan_serves_at_once_and_a_refused_one_changes_nothing() {
     assert_eq!(scene.last_decision()["policy_revision"], "rev2");
     scene.engine.refused("policies/main.rego:3: expected `}`");
     scene.check(&call("echo")).await.allowed();
+    // The trail is written behind the answers, in order.
+    let started = std::time::Instant::now();
+    while scene.trail.text().matches(r#""event":"decision""#).count() < 2 {
+        assert!(started.elapsed() < Duration::from_secs(10), "{}", scene.trail.text());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     let text = scene.trail.text();
     assert!(text.contains("config_reloaded") && text.contains("config_refused") && text.contains("main.rego:3"));
 }
