@@ -22,6 +22,7 @@ pub mod engine;
 pub mod explain;
 pub mod freshness;
 pub mod grants;
+mod hex;
 pub mod hygiene;
 pub mod identity;
 pub mod leak;

@@ -6,6 +6,8 @@ use arc_swap::ArcSwap;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
+use crate::hex::hex;
+
 /// HMAC-SHA256 (RFC 2104) under the audit key, which is one for all clones.
 #[derive(Clone)]
 pub struct Digester {
@@ -31,14 +33,7 @@ impl Digester {
     pub fn digest(&self, bytes: &[u8]) -> String {
         let mut mac = Hmac::clone(&self.keyed.load());
         mac.update(bytes);
-        let mut text = String::with_capacity(76);
-        text.push_str("hmac-sha256:");
-        for byte in mac.finalize().into_bytes() {
-            for digit in [byte >> 4, byte & 15] {
-                text.extend(char::from_digit(u32::from(digit), 16));
-            }
-        }
-        text
+        format!("hmac-sha256:{}", hex(&mac.finalize().into_bytes()))
     }
 }
 

@@ -201,11 +201,14 @@ pub(crate) fn plan(doors: Arc<Doors>, revision: &str) -> Plan {
 pub(crate) struct Trail {
     lines: Arc<Mutex<Vec<u8>>>,
     pub(crate) shut: Arc<AtomicBool>,
+    /// Whether a write waits at the gate.
+    pub(crate) waits: Arc<AtomicBool>,
 }
 
 impl Write for Trail {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         while self.shut.load(Ordering::Acquire) {
+            self.waits.store(true, Ordering::Release);
             std::thread::sleep(Duration::from_millis(2));
         }
         self.lines.lock().unwrap().extend_from_slice(bytes);
