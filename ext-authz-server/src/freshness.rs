@@ -10,6 +10,7 @@
 //! - A replaced value stays among those to scrub while an upstream may still show it.
 
 mod error;
+mod flights;
 mod key;
 mod shared;
 mod times;
@@ -26,15 +27,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use crate::credential::Material;
+use flights::Flights;
 use times::Times;
 
 /// The most values that are kept; the least recently used ones go.
 pub const CAPACITY: usize = 8192;
-/// The most mints under way at once.
-const MAX_FLIGHTS: usize = 64;
 /// How long one mint may take.
 pub const MINT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long one call waits for a mint. Less than a decision may take, so that the denial says what was missing.
@@ -61,7 +61,7 @@ pub struct Origin {
 /// The cache.
 pub struct Freshness {
     entries: Mutex<HashMap<Digest, Entry>>,
-    flights: Semaphore,
+    flights: Flights,
     shared: OnceLock<Arc<dyn Shared>>,
     clock: AtomicU64,
     counts: Counts,
@@ -127,7 +127,7 @@ impl Default for Freshness {
     fn default() -> Freshness {
         Freshness {
             entries: Mutex::default(),
-            flights: Semaphore::new(MAX_FLIGHTS),
+            flights: Flights::default(),
             shared: OnceLock::new(),
             clock: AtomicU64::new(0),
             counts: Counts::default(),
@@ -274,11 +274,8 @@ impl Freshness {
         minting: Minting,
     ) -> Result<Material, MintError> {
         // Not for what stores hold: a mint under way asks for it, and must not wait for a place that such mints take.
-        let _permit = match terms {
-            Terms::Minted => match self.flights.acquire().await {
-                Ok(permit) => Some(permit),
-                Err(_) => return Err(MintError::transient("shutting down")),
-            },
+        let _place = match terms {
+            Terms::Minted => Some(self.flights.place(key.source()).await),
             Terms::Stored { .. } => None,
         };
         let mint = async {

@@ -1,6 +1,7 @@
 //! TLS of the gRPC listener. Its files are looked at every second: a new certificate or another authority of the callers serves
 //! the next connection, connections that stand go on, and what cannot be used changes nothing.
 
+use std::collections::VecDeque;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,7 +10,8 @@ use std::time::{Duration, SystemTime};
 use arc_swap::ArcSwap;
 use sha2::{Digest as _, Sha256};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::sign::SingleCertAndKey;
@@ -27,7 +29,7 @@ use crate::config;
 const LOOK: Duration = Duration::from_secs(1);
 /// How long a handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(5);
-/// The most handshakes under way.
+/// The most handshakes under way; for one more, the oldest ends. Who means it is done long before.
 const MAX_HANDSHAKES: usize = 256;
 /// How long to wait after a connection could not be accepted: mostly for want of file descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -215,8 +217,8 @@ impl ListenerTls {
     pub fn incoming(self: Arc<Self>, listener: TcpListener) -> ReceiverStream<io::Result<TlsStream<TcpStream>>> {
         let (connections, incoming) = mpsc::channel(1);
         tokio::spawn(async move {
-            let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
-            while let Ok(permit) = handshakes.clone().acquire_owned().await {
+            let mut handshakes: VecDeque<AbortHandle> = VecDeque::new();
+            loop {
                 let accepted = tokio::select! {
                     accepted = listener.accept() => accepted,
                     () = connections.closed() => return,
@@ -225,9 +227,15 @@ impl ListenerTls {
                     tokio::time::sleep(PAUSE).await;
                     continue;
                 };
+                handshakes.retain(|handshake| !handshake.is_finished());
+                if handshakes.len() >= MAX_HANDSHAKES
+                    && let Some(oldest) = handshakes.pop_front()
+                {
+                    oldest.abort();
+                }
                 let acceptor = TlsAcceptor::from(self.serving.load().config.clone());
                 let connections = connections.clone();
-                tokio::spawn(async move {
+                let handshake = tokio::spawn(async move {
                     // Without it small answers would wait for others; a failure costs time only.
                     let _ = stream.set_nodelay(true);
                     match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
@@ -235,8 +243,8 @@ impl ListenerTls {
                         Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
                         Err(_) => tracing::debug!("a TLS handshake took too long"),
                     }
-                    drop(permit);
                 });
+                handshakes.push_back(handshake.abort_handle());
             }
         });
         ReceiverStream::new(incoming)

@@ -4,6 +4,8 @@ use std::fmt;
 
 use sha2::{Digest as _, Sha256};
 
+use crate::hex::hex;
+
 /// SHA-256 over a key.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Digest(pub [u8; 32]);
@@ -43,6 +45,14 @@ impl Key {
         self.parts.iter().find(|(own, _)| *own == name).map(|(_, value)| value.as_str())
     }
 
+    /// Who is asked for such values, whatever the tenant and the caller.
+    #[must_use]
+    pub fn source(&self) -> String {
+        let named = |name: &&str| self.part(name).filter(|value| !value.is_empty());
+        let other_side = ["issuer", "configuration", "binding"].iter().find_map(named);
+        format!("{} {}", self.part("kind").unwrap_or_default(), other_side.unwrap_or_default())
+    }
+
     /// Whether every one of these parts is among its own.
     #[must_use]
     pub fn has_all(&self, parts: &[(&str, &str)]) -> bool {
@@ -65,7 +75,7 @@ impl Key {
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        f.write_str(&hex(&self.0))
     }
 }
 

@@ -82,7 +82,7 @@ async fn mints_that_need_what_a_store_holds_do_not_keep_each_other_from_it() {
     let (freshness, stored) = (Arc::<Freshness>::default(), Mint::new(600));
     let terms = Terms::Stored { refresh: Duration::from_secs(60), max_stale: Duration::from_secs(60) };
     let mut calls = tokio::task::JoinSet::new();
-    for number in 0..MAX_FLIGHTS * 3 {
+    for number in 0..flights::MAX * 3 {
         let (outer, inner, stored) = (Arc::clone(&freshness), Arc::clone(&freshness), stored.clone());
         calls.spawn(async move {
             let mint = move || -> Minting {
@@ -98,6 +98,22 @@ async fn mints_that_need_what_a_store_holds_do_not_keep_each_other_from_it() {
     let all = tokio::time::timeout(Duration::from_secs(3), calls.join_all()).await.unwrap();
     assert!(all.iter().all(Result::is_ok), "{all:?}");
     assert_eq!(stored.made(), 1);
+}
+
+#[tokio::test]
+async fn a_source_that_hangs_keeps_nobody_from_the_others() {
+    let freshness = Arc::<Freshness>::default();
+    let of = |issuer: &str, name: String| Key::new("test", "tenant").with("issuer", issuer).with("principal", name);
+    for number in 0..flights::MAX * 2 {
+        let (freshness, key) = (freshness.clone(), of("hangs", number.to_string()));
+        tokio::spawn(async move { freshness.get(key, Terms::Minted, || Box::pin(std::future::pending())).await });
+    }
+    while freshness.len() < flights::MAX * 2 {
+        tokio::task::yield_now().await;
+    }
+    let mint = Mint::new(600);
+    let answer = freshness.get(of("answers", "alice".into()), Terms::Minted, || mint.run()).await;
+    assert_eq!(answer.unwrap().text("token"), Some("minted-1"));
 }
 
 #[tokio::test]
