@@ -1,13 +1,17 @@
-//! Certificates of a test's own, made by the `openssl` command.
+//! Certificates of a test's own.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::time::{Duration, SystemTime};
 
-use keyward_tests::files;
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::Ed25519KeyPair;
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose,
+    PKCS_ECDSA_P256_SHA256, PKCS_ED25519, SignatureAlgorithm,
+};
 
-/// A certificate authority in a folder of its own.
+/// A certificate authority.
 pub(crate) struct Authority {
-    folder: PathBuf,
+    issuer: CertifiedIssuer<'static, KeyPair>,
     /// Its certificate, PEM.
     pub(crate) certificate: String,
 }
@@ -22,77 +26,42 @@ pub(crate) struct Pair {
 // === impl Authority ===
 
 impl Authority {
-    /// A new one; its folder has the name of the test in it.
-    pub(crate) fn new(test: &str) -> Authority {
-        let folder = files::run_folder(&format!("authority-{test}")).unwrap();
-        openssl(
-            &folder,
-            &[
-                "req",
-                "-x509",
-                "-newkey",
-                "ec",
-                "-pkeyopt",
-                "ec_paramgen_curve:P-256",
-                "-nodes",
-                "-days",
-                "2",
-                "-subj",
-                "/CN=authority",
-                "-addext",
-                "keyUsage=critical,keyCertSign",
-                "-keyout",
-                "authority.key",
-                "-out",
-                "authority.pem",
-            ],
-        );
-        let certificate = read(&folder, "authority.pem");
-        Authority { folder, certificate }
+    pub(crate) fn new() -> Authority {
+        let mut params = params("authority");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        Authority { certificate: issuer.pem(), issuer }
     }
 
     /// A pair with P-256 of this common name, for `name` as a host, too.
     pub(crate) fn pair(&self, name: &str) -> Pair {
-        self.pair_with(name, &["ec", "-pkeyopt", "ec_paramgen_curve:P-256"])
+        self.pair_with(&params(name), &PKCS_ECDSA_P256_SHA256)
     }
 
-    /// A pair with another kind of key: what follows `-newkey`.
-    pub(crate) fn pair_with(&self, name: &str, key: &[&str]) -> Pair {
-        let (key_file, request, file) = (format!("{name}.key"), format!("{name}.csr"), format!("{name}.pem"));
-        let subject = format!("/CN={name}");
-        let new = ["-nodes", "-subj", &subject, "-keyout", &key_file, "-out", &request];
-        openssl(&self.folder, &[&["req", "-new", "-newkey"], key, &new[..]].concat());
-        let extensions = format!("basicConstraints=CA:FALSE\nsubjectAltName=DNS:{name}\n");
-        files::replace(&self.folder.join("extensions"), extensions).unwrap();
-        openssl(
-            &self.folder,
-            &[
-                "x509",
-                "-req",
-                "-in",
-                &request,
-                "-CA",
-                "authority.pem",
-                "-CAkey",
-                "authority.key",
-                "-CAcreateserial",
-                "-days",
-                "2",
-                "-extfile",
-                "extensions",
-                "-out",
-                &file,
-            ],
-        );
-        Pair { certificate: read(&self.folder, &file), key: read(&self.folder, &key_file) }
+    /// A pair with another kind of key, or with other names.
+    pub(crate) fn pair_with(&self, params: &CertificateParams, kind: &'static SignatureAlgorithm) -> Pair {
+        let key = key(kind);
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        Pair { certificate: certificate.pem(), key: key.serialize_pem() }
     }
 }
 
-fn openssl(folder: &Path, arguments: &[&str]) {
-    let output = Command::new("openssl").args(arguments).current_dir(folder).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+/// What a certificate of this common name says, for `name` as a host, too; it is good for two days.
+pub(crate) fn params(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::ExplicitNoCa;
+    let now = SystemTime::now();
+    (params.not_before, params.not_after) = (now.into(), (now + Duration::from_secs(2 * 86_400)).into());
+    params
 }
 
-fn read(folder: &Path, file: &str) -> String {
-    std::fs::read_to_string(folder.join(file)).unwrap()
+fn key(kind: &'static SignatureAlgorithm) -> KeyPair {
+    if kind == &PKCS_ED25519 {
+        // `rcgen` writes version 2 of PKCS #8 for this kind, which Envoy's BoringSSL does not read.
+        let key = Ed25519KeyPair::generate_pkcs8v1(&SystemRandom::new()).unwrap();
+        return KeyPair::try_from(key.as_ref()).unwrap();
+    }
+    KeyPair::generate_for(kind).unwrap()
 }

@@ -14,6 +14,7 @@ use keyward_tests::client::{Answer, Request};
 use keyward_tests::server::Server;
 use keyward_tests::stack::{Builder, Stack};
 use keyward_tests::stores::{Kind, Store};
+use rcgen::{PKCS_ECDSA_P384_SHA384, PKCS_ED25519, PKCS_RSA_SHA256};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -27,7 +28,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Endpoint;
 
 use crate::certificates::{Authority, Pair};
-use crate::{expect, scripted};
+use crate::{certificates, expect, scripted};
 
 const UPSTREAM: &str = "bank.internal";
 const NAME: &str = "bank";
@@ -51,8 +52,8 @@ struct Bank {
 // === impl Bank ===
 
 impl Bank {
-    async fn start(test: &str) -> (Arc<Bank>, SocketAddr) {
-        let authority = Authority::new(test);
+    async fn start() -> (Arc<Bank>, SocketAddr) {
+        let authority = Authority::new();
         let own = authority.pair(UPSTREAM);
         let provider = Arc::new(aws_lc_rs::default_provider());
         let mut roots = RootCertStore::empty();
@@ -171,7 +172,7 @@ fn inside(key: &str) -> &str {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_allowed_call_arrives_with_the_certificate_and_a_denied_one_opens_no_connection() {
-    let (bank, address) = Bank::start("allowed").await;
+    let (bank, address) = Bank::start().await;
     let pair = bank.authority.pair("agents");
     let stack = of_files("certificates-allowed", &bank, address, &pair).start().await.unwrap();
     for denied in [Request::post("/scripted/closed", &json!({})).bearer(&stack.token), call()] {
@@ -245,7 +246,7 @@ async fn asked(stack: &Stack, node: &str) -> Option<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_is_given_only_while_its_binding_serves_and_each_time_is_recorded() {
-    let (bank, address) = Bank::start("lifecycle").await;
+    let (bank, address) = Bank::start().await;
     let pair = bank.authority.pair("agents");
     let stack = of_files("certificates-lifecycle", &bank, address, &pair)
         .variable("ENCRYPTION_KEY", "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=")
@@ -297,7 +298,7 @@ async fn a_key_is_given_only_while_its_binding_serves_and_each_time_is_recorded(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pair_in_a_store_is_replaced_under_load_and_no_call_fails() {
-    let (bank, address) = Bank::start("rotated").await;
+    let (bank, address) = Bank::start().await;
     let (before, after) = (bank.authority.pair("before"), bank.authority.pair("after"));
     let store = Store::start(Kind::Vault, "certificates-rotated").unwrap();
     store.tell("mount", json!({"path": "kv", "kind": "kv"})).await.unwrap();
@@ -351,7 +352,7 @@ async fn a_pair_in_a_store_is_replaced_under_load_and_no_call_fails() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pair_that_cannot_be_used_leaves_the_one_before_in_use() {
-    let (bank, address) = Bank::start("broken").await;
+    let (bank, address) = Bank::start().await;
     let (before, after) = (bank.authority.pair("before"), bank.authority.pair("after"));
     let stack = of_files("certificates-broken", &bank, address, &before).start().await.unwrap();
     assert_eq!(stack.send(call()).await.unwrap().status, 200);
@@ -383,16 +384,11 @@ async fn a_pair_that_cannot_be_used_leaves_the_one_before_in_use() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_of_every_kind_that_passes_are_presented() {
-    let (bank, address) = Bank::start("kinds").await;
+    let (bank, address) = Bank::start().await;
     let first = bank.authority.pair("first");
     let stack = of_files("certificates-kinds", &bank, address, &first).start().await.unwrap();
-    let kinds: [(&str, &[&str]); 3] = [
-        ("rsa", &["rsa", "-pkeyopt", "rsa_keygen_bits:2048"]),
-        ("p384", &["ec", "-pkeyopt", "ec_paramgen_curve:P-384"]),
-        ("ed25519", &["ed25519"]),
-    ];
-    for (name, kind) in kinds {
-        let pair = bank.authority.pair_with(name, kind);
+    for (name, kind) in [("rsa", &PKCS_RSA_SHA256), ("p384", &PKCS_ECDSA_P384_SHA384), ("ed25519", &PKCS_ED25519)] {
+        let pair = bank.authority.pair_with(&certificates::params(name), kind);
         stack.change_file("secrets/bank.pem", &pair.certificate).unwrap();
         stack.change_file("secrets/bank.key", &pair.key).unwrap();
         until(name, &stack, async || {
@@ -406,7 +402,7 @@ async fn keys_of_every_kind_that_passes_are_presented() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_certificate_calls_are_denied_until_there_is_one() {
-    let (bank, address) = Bank::start("missing").await;
+    let (bank, address) = Bank::start().await;
     let (pair, other) = (bank.authority.pair("agents"), bank.authority.pair("other"));
     let mixed = Pair { certificate: pair.certificate.clone(), key: other.key };
     let builder = of_files("certificates-missing", &bank, address, &mixed);

@@ -1,23 +1,16 @@
-use std::process::Command;
+use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256, SignatureAlgorithm};
 
 use super::*;
-use crate::scratch::Scratch;
 
-/// Two pairs, `one` and `two`, good for two days.
-fn pairs() -> (Scratch, impl Fn(&str) -> Vec<u8>) {
-    let dir = Scratch::new();
-    for (name, key) in [("one", "ec"), ("two", "rsa")] {
-        let options = if key == "ec" { "ec_paramgen_curve:P-256" } else { "rsa_keygen_bits:2048" };
-        let subject = format!("/CN={name}");
-        let (key_file, file) = (format!("{name}.key"), format!("{name}.pem"));
-        let arguments =
-            ["req", "-x509", "-newkey", key, "-pkeyopt", options, "-nodes", "-days", "2", "-subj", &subject];
-        let mut openssl = Command::new("openssl");
-        openssl.args(arguments).args(["-keyout", &key_file, "-out", &file]).current_dir(dir.path());
-        assert!(openssl.output().unwrap().status.success());
-    }
-    let path = dir.path().to_owned();
-    (dir, move |name: &str| std::fs::read(path.join(name)).unwrap())
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// A certificate and its key, good for two days.
+fn pair(kind: &'static SignatureAlgorithm) -> (Vec<u8>, Vec<u8>) {
+    let key = KeyPair::generate_for(kind).unwrap();
+    let mut params = CertificateParams::default();
+    let now = SystemTime::now();
+    (params.not_before, params.not_after) = (now.into(), (now + 2 * DAY).into());
+    (params.self_signed(&key).unwrap().pem().into_bytes(), key.serialize_pem().into_bytes())
 }
 
 fn refused(certificate: &[u8], key: &[u8], now: SystemTime) -> CertificateError {
@@ -29,19 +22,18 @@ fn refused(certificate: &[u8], key: &[u8], now: SystemTime) -> CertificateError 
 
 #[test]
 fn a_pair_is_read_with_its_dates_and_one_that_is_none_is_refused() {
-    let (_dir, file) = pairs();
+    let (one, two) = (pair(&PKCS_ECDSA_P256_SHA256), pair(&PKCS_RSA_SHA256));
     let now = SystemTime::now();
-    let day = Duration::from_secs(86_400);
-    for name in ["one", "two"] {
-        let pair = Pair::read(&file(&format!("{name}.pem")), &file(&format!("{name}.key")), now).ok().unwrap();
-        assert!(pair.begins <= now && pair.ends > now + day && pair.ends < now + 3 * day, "{name}");
+    for (name, (certificate, key)) in [("one", &one), ("two", &two)] {
+        let pair = Pair::read(certificate, key, now).ok().unwrap();
+        assert!(pair.begins <= now && pair.ends > now + DAY && pair.ends < now + 3 * DAY, "{name}");
         assert!(pair.end(now).ends_with("in 1 days"), "{}", pair.end(now));
-        assert_eq!(pair.check(now + 3 * day), Err(CertificateError::Ended(pair.ends)));
+        assert_eq!(pair.check(now + 3 * DAY), Err(CertificateError::Ended(pair.ends)));
     }
-    let (certificate, key) = (file("one.pem"), file("one.key"));
-    assert_eq!(refused(&certificate, &file("two.key"), now), CertificateError::Mismatch);
-    assert!(matches!(refused(&certificate, &key, now + 3 * day), CertificateError::Ended(_)));
-    assert!(matches!(refused(&certificate, &key, now - day), CertificateError::Early(_)));
+    let (certificate, key) = one;
+    assert_eq!(refused(&certificate, &two.1, now), CertificateError::Mismatch);
+    assert!(matches!(refused(&certificate, &key, now + 3 * DAY), CertificateError::Ended(_)));
+    assert!(matches!(refused(&certificate, &key, now - DAY), CertificateError::Early(_)));
     assert_eq!(refused(&certificate, b"", now), CertificateError::Key);
     assert_eq!(refused(&certificate, &certificate, now), CertificateError::Key);
     for bad in [&b""[..], b"marked-value", &key, &certificate[..certificate.len() / 2]] {

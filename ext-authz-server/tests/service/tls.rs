@@ -1,7 +1,6 @@
 //! TLS of the gRPC listener: certificate, key and the authority of the callers change while it serves.
 
-use std::path::PathBuf;
-use std::process::Command;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -9,6 +8,7 @@ use envoy_types::pb::envoy::service::discovery::v3::DiscoveryRequest;
 use envoy_types::pb::envoy::service::secret::v3::secret_discovery_service_client::SecretDiscoveryServiceClient;
 use keyward_server::serve::{Address, Bound, Listen, ServeError};
 use keyward_server::tls::Tls;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose};
 use serde_json::Value;
 use tonic::Code;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
@@ -16,21 +16,6 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
 use super::scene::Scene;
-
-/// Two authorities, and of each a server's and a caller's pair: `one/server.pem`, `two/caller.key` and so on.
-const MAKE: &str = r#"set -e
-for authority in one two; do
-  mkdir $authority; cd $authority
-  new() { openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout $1.key -subj "/CN=$1" "${@:2}"; }
-  new authority -x509 -days 2 -out authority.pem -addext keyUsage=critical,keyCertSign
-  for name in server caller; do
-    new $name -out $name.csr
-    printf 'basicConstraints=CA:FALSE\nsubjectAltName=DNS:localhost\n' > extensions
-    openssl x509 -req -in $name.csr -CA authority.pem -CAkey authority.key -CAcreateserial -days 2 \
-      -extfile extensions -out $name.pem
-  done
-  cd ..
-done"#;
 
 /// A directory of this test's own.
 struct Files(PathBuf);
@@ -44,8 +29,7 @@ impl Files {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let files = Files(std::env::temp_dir().join(format!("keyward-tls-{}-{number}", std::process::id())));
         std::fs::create_dir_all(&files.0).unwrap();
-        let made = Command::new("bash").args(["-c", MAKE]).current_dir(&files.0).output().unwrap();
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        make(&files.0);
         for file in ["server.pem", "server.key", "authority.pem"] {
             files.put("one", file);
         }
@@ -110,6 +94,33 @@ impl Drop for Files {
     }
 }
 
+/// Two authorities, and of each a server's and a caller's pair: `one/server.pem`, `two/caller.key` and so on.
+fn make(folder: &Path) {
+    for authority in ["one", "two"] {
+        let folder = folder.join(authority);
+        std::fs::create_dir(&folder).unwrap();
+        let write = |file: &str, content: String| std::fs::write(folder.join(file), content).unwrap();
+        let mut own = params("authority");
+        own.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        own.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        let authority = CertifiedIssuer::self_signed(own, KeyPair::generate().unwrap()).unwrap();
+        write("authority.pem", authority.pem());
+        for name in ["server", "caller"] {
+            let key = KeyPair::generate().unwrap();
+            write(&format!("{name}.pem"), params(name).signed_by(&key, &authority).unwrap().pem());
+            write(&format!("{name}.key"), key.serialize_pem());
+        }
+    }
+}
+
+/// What a certificate of this common name says, for `localhost` as a host.
+fn params(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::ExplicitNoCa;
+    params
+}
+
 async fn ask(client: &mut HealthClient<Channel>) -> bool {
     client.check(HealthCheckRequest { service: String::new() }).await.is_ok()
 }
@@ -169,6 +180,33 @@ async fn new_files_serve_new_connections_and_bad_ones_change_nothing() {
     files.write("server.key", b"no key");
     let refused = Bound::bind(scene.engine.clone(), &listen).await;
     assert!(matches!(refused, Err(ServeError::Tls(_))));
+}
+
+#[tokio::test]
+async fn connections_that_say_nothing_keep_nobody_out() {
+    let scene = Scene::start().await;
+    let files = Files::new();
+    let listen = Listen {
+        grpc: Address::Tcp("127.0.0.1:0".parse().unwrap()),
+        admin: "127.0.0.1:0".parse().unwrap(),
+        tls: Some(files.tls()),
+        secrets_on_loopback: false,
+        drain: Duration::ZERO,
+    };
+    let bound = Bound::bind(scene.engine.clone(), &listen).await.unwrap();
+    let addresses: Value = serde_json::from_str(&bound.addresses()).unwrap();
+    let address = addresses["grpc"].as_str().unwrap();
+    let serving = tokio::spawn(bound.serve(std::future::pending()));
+    let mut silent = Vec::new();
+    for _ in 0..300 {
+        silent.push(tokio::net::TcpStream::connect(address).await.unwrap());
+    }
+    assert!(files.connect(address, "one", "one").await.is_some());
+    // Room was made by ending the oldest: those after it still have their time.
+    let ended = |stream: &tokio::net::TcpStream| !matches!(stream.try_read(&mut [0]), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock);
+    assert!(ended(&silent[0]), "nothing made room");
+    assert!(!ended(&silent[200]), "it took until handshakes had run out of time");
+    serving.abort();
 }
 
 /// Whether a caller who asks for keys is served at a listener.

@@ -1,11 +1,13 @@
 //! Tokens that are bound to a key (RFC 9449) or fetched over a connection with a certificate (RFC 8705).
 
-use std::process::Command;
-
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use keyward_tests::files;
+use rcgen::KeyPair;
 use serde_json::{Value, json};
 
 use super::{World, audience, client, resources};
+use crate::certificates::{self, Authority, Pair};
 
 const SECRET: &str = "the-secret-of-the-bound-client";
 
@@ -63,30 +65,22 @@ async fn a_server_that_insists_on_a_proof_is_a_denial_without_one() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_proves_the_client() {
-    let folder = files::run_folder("oauth-certificates").unwrap();
-    let script = r#"set -e
-new() { openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout "$1.key" -subj "/CN=$1" "${@:2}" 2>/dev/null; }
-new authority -x509 -days 2 -out authority.pem -addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign
-for name in localhost client stranger; do
-  new "$name" -out "$name.csr"
-  printf 'subjectAltName=DNS:%s\nbasicConstraints=CA:FALSE\n' "$name" > "$name.ext"
-  openssl x509 -req -in "$name.csr" -CA authority.pem -CAkey authority.key -CAcreateserial -days 2 -extfile "$name.ext" -out "$name.pem" 2>/dev/null
-done
-new self-signed -x509 -days 2 -out self-signed.pem -addext subjectAltName=DNS:self-signed
-openssl x509 -in self-signed.pem -outform DER | base64 -w0 > self-signed.x5c
-openssl pkey -in self-signed.key -pubout -outform DER | tail -c 64 | base64 -w0 > self-signed.point"#;
-    let done = Command::new("bash").args(["-c", script]).current_dir(&folder).status().unwrap();
-    assert!(done.success(), "openssl made no certificates");
-    let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
-    let url_safe = |text: &str| text.trim_end_matches('=').replace('+', "-").replace('/', "_");
-    let point = {
-        use base64::Engine as _;
-        base64::engine::general_purpose::STANDARD.decode(read("self-signed.point").trim()).unwrap()
-    };
-    let coordinate = |bytes: &[u8]| {
-        use base64::Engine as _;
-        url_safe(&base64::engine::general_purpose::STANDARD.encode(bytes))
-    };
+    let authority = Authority::new();
+    let own = authority.pair("localhost");
+    let key = KeyPair::generate().unwrap();
+    let self_signed = certificates::params("self-signed").self_signed(&key).unwrap();
+    // The first byte says that both coordinates follow.
+    let (x, y) = key.public_key_raw()[1..].split_at(32);
+    let jwk = json!({"kty": "EC", "crv": "P-256", "x": URL_SAFE_NO_PAD.encode(x), "y": URL_SAFE_NO_PAD.encode(y),
+        "x5c": [STANDARD.encode(self_signed.der())]});
+    let names = ["client", "self-signed", "stranger"];
+    let pairs = [
+        authority.pair("client"),
+        Pair { certificate: self_signed.pem(), key: key.serialize_pem() },
+        authority.pair("stranger"),
+    ];
+    let trusted = files::run_folder("oauth-certificates").unwrap().join("authority.pem");
+    files::replace(&trusted, &authority.certificate).unwrap();
     let with = |id: &str, method: &str, more: Value| {
         let mut client = json!({
             "client_id": id, "grant_types": ["client_credentials"], "response_types": [], "redirect_uris": [],
@@ -97,9 +91,6 @@ openssl pkey -in self-signed.key -pubout -outform DER | tail -c 64 | base64 -w0 
         }
         client
     };
-    let jwk = json!({"kty": "EC", "crv": "P-256", "x": coordinate(&point[..32]), "y": coordinate(&point[32..]),
-        "x5c": [read("self-signed.x5c").trim()]});
-    let names = ["client", "self-signed", "stranger"];
     let options = json!({
         "clients": [
             with("client", "tls_client_auth", json!({"tls_client_auth_san_dns": "client"})),
@@ -108,7 +99,7 @@ openssl pkey -in self-signed.key -pubout -outform DER | tail -c 64 | base64 -w0 
             with("stranger", "tls_client_auth", json!({"tls_client_auth_san_dns": "client"})),
         ],
         "resources": resources(&names),
-        "tls": {"key": read("localhost.key"), "cert": read("localhost.pem"), "ca": read("authority.pem")},
+        "tls": {"key": own.key, "cert": own.certificate, "ca": authority.certificate},
     });
     let world = World::start(
         "oauth-mtls",
@@ -128,12 +119,11 @@ openssl pkey -in self-signed.key -pubout -outform DER | tail -c 64 | base64 -w0 
             names.map(one).to_vec()
         },
         |mut builder| {
-            for name in names {
-                for end in ["pem", "key"] {
-                    builder = builder.file(&format!("secrets/{name}.{end}"), read(&format!("{name}.{end}")));
-                }
+            for (name, pair) in names.iter().zip(&pairs) {
+                builder = builder.file(&format!("secrets/{name}.pem"), &pair.certificate);
+                builder = builder.file(&format!("secrets/{name}.key"), &pair.key);
             }
-            builder.variable("SSL_CERT_FILE", folder.join("authority.pem").to_str().unwrap())
+            builder.variable("SSL_CERT_FILE", trusted.to_str().unwrap())
         },
     )
     .await;
