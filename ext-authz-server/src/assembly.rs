@@ -13,12 +13,11 @@ use crate::caller::is_template;
 use crate::config::{self, ServerMode};
 use crate::credential::kinds;
 use crate::identity::IdentityError;
-use crate::lifecycle::Gate;
+use crate::lifecycle::{Book, Gate};
 use crate::perimeter::authority::{AuthorityError, HostPattern};
 use crate::perimeter::{Destination, DestinationError, Entry, MethodClass, Perimeter};
 use crate::plan::{Decide, Identify, Mode, NotIdentified, Parts, Pending, Plan, Principal, Question, Server, Verdict};
 use crate::policy;
-use crate::secret::LOCAL_SCHEMES;
 use crate::snapshot::Snapshot;
 
 /// How long a verified token is not verified again.
@@ -56,7 +55,21 @@ pub enum AssemblyError {
 /// # Errors
 /// Names the destination or the binding that cannot be used.
 pub fn assemble(snapshot: Arc<Snapshot>, digester: Digester) -> Result<Plan, AssemblyError> {
+    let book = snapshot.sources.secrets.state().get().map(|state| state.book.clone());
+    assemble_with(snapshot, digester, book)
+}
+
+/// The same where this is known of the lifecycle of bindings, and not what an open database says.
+///
+/// # Errors
+/// As [`assemble`].
+pub fn assemble_with(
+    snapshot: Arc<Snapshot>,
+    digester: Digester,
+    book: Option<Arc<Book>>,
+) -> Result<Plan, AssemblyError> {
     let config = &snapshot.config;
+    let gate = config.lifecycle.map(|rule| Gate::new(rule, &config.environment, book));
     let servers = config.servers.iter().map(|(name, server)| Server {
         name: name.clone(),
         mode: mode(server.mode),
@@ -74,18 +87,12 @@ pub fn assemble(snapshot: Arc<Snapshot>, digester: Digester) -> Result<Plan, Ass
         servers: servers.collect(),
         perimeter: Perimeter::new(entries),
         catalogue: Catalogue::new(bindings, &config.environment, config.identity.issuers.len() == 1)
-            .with_lifecycle(gate(&snapshot)),
+            .with_lifecycle(gate),
         digester,
         identity: doors.clone(),
         policy: doors,
         sources: snapshot.sources.clone(),
     }))
-}
-
-/// Where bindings have a lifecycle: its rule, and what this process knows of them.
-fn gate(snapshot: &Snapshot) -> Option<Gate> {
-    let book = snapshot.sources.secrets.state().get().map(|state| state.book.clone());
-    snapshot.config.lifecycle.map(|rule| Gate::new(rule, &snapshot.config.environment, book))
 }
 
 fn leaks(configured: &config::LeakGuard) -> crate::leak::Rules {
@@ -144,10 +151,7 @@ fn binding(binding: &config::Binding) -> Result<Binding, AssemblyError> {
 /// others anyway.
 fn local_secrets(credential: &config::Credential) -> Vec<config::SecretSource> {
     const PUBLIC: [&str; 3] = ["certificate", "access_key_id", "username_secret"];
-    let is_local = |source: &config::SecretSource| {
-        let scheme = source.reference.split_once("://").map_or("", |(scheme, _)| scheme);
-        LOCAL_SCHEMES.contains(&scheme) && !is_template(&source.reference)
-    };
+    let is_local = |source: &config::SecretSource| source.is_local() && !is_template(&source.reference);
     let secrets = credential.kind().secrets().into_iter();
     let secret = secrets.filter(|(field, source)| !PUBLIC.iter().any(|name| field.ends_with(name)) && is_local(source));
     secret.map(|(_, source)| source.clone()).collect()

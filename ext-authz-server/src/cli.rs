@@ -17,13 +17,14 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::caller::Caller;
 use crate::config::{self, ConfigError, Problem, json_schema, reference};
-use crate::credential::{InjectError, kinds, try_out};
-use crate::doctor::remedied;
-use crate::freshness::{MintError, MintErrorKind};
+use crate::credential::{kinds, try_out};
+use crate::doctor::{Hint, hints, remedied};
 use crate::hygiene;
+use crate::lifecycle::Book;
 use crate::log::{self, Format};
-use crate::run::{Service, audit_key, open_state};
+use crate::run::{Service, audit_key, read_book};
 use crate::snapshot::{Snapshot, Snapshots, watch};
+use crate::state::{State, StateError};
 
 /// Credentials for AI agents that never hold them: the ext_authz server and its tools.
 #[derive(Debug, Parser)]
@@ -42,7 +43,8 @@ struct Arguments {
 enum Command {
     /// Serve decisions to Envoy until SIGTERM or SIGINT. Prints the addresses as one line of JSON; picks up changed files.
     Serve(Serve),
-    /// Check the configuration, and the policy and key files that it names; print what is wrong, where, and what to do.
+    /// Check the configuration, and the policy and key files that it names; print what is wrong, where, and what to do. What
+    /// a server starts with all the same is a warning.
     CheckConfig(CheckConfig),
     /// Say how one request would be decided: by which stage, rule and binding. The upstream is not called, no secret is shown.
     Explain(Box<explain::Explain>),
@@ -97,7 +99,8 @@ enum LogFormat {
 struct CheckConfig {
     #[command(flatten)]
     file: ConfigFile,
-    /// Also look whether each secret can be had, in this environment and by this user; no value is shown.
+    /// Also look whether each secret can be had, in this environment and by this user; no value is shown, and no database is
+    /// made or brought up to date.
     #[arg(long)]
     secrets: bool,
 }
@@ -176,6 +179,9 @@ fn serve(command: &Serve) -> Result<ExitCode, CommandError> {
 fn check_config(command: &CheckConfig) -> Result<ExitCode, CommandError> {
     let snapshots = load(&command.file)?;
     let snapshot = snapshots.current();
+    for warning in warnings(&command.file.config)? {
+        eprintln!("{warning}");
+    }
     if command.secrets {
         let problems = block_on(missing_secrets(&command.file.config, &snapshot))??;
         if !problems.is_empty() {
@@ -186,6 +192,18 @@ fn check_config(command: &CheckConfig) -> Result<ExitCode, CommandError> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// What keeps a binding from serving, at its place; a server starts all the same.
+fn warnings(file: &Path) -> Result<Vec<Problem>, CommandError> {
+    let loaded = config::load(file).map_err(CommandError::Problems)?;
+    // Where bindings have a lifecycle, which of those that fit equally are active is not known here.
+    let hints = hints(&loaded.config, |_| loaded.config.lifecycle.is_none()).into_iter();
+    let warning = |hint: Hint<'_>| {
+        let key = format!("bindings[{}].{}", hint.index, hint.key);
+        loaded.problem(&key, format!("warning: {}", hint.seen), hint.remedy)
+    };
+    Ok(hints.map(warning).collect())
+}
+
 /// A problem for each secret that cannot be had, or cannot be used, at its place.
 async fn missing_secrets(file: &Path, snapshot: &Arc<Snapshot>) -> Result<Vec<Problem>, CommandError> {
     let loaded = config::load(file).map_err(CommandError::Problems)?;
@@ -194,7 +212,15 @@ async fn missing_secrets(file: &Path, snapshot: &Arc<Snapshot>) -> Result<Vec<Pr
         let (message, remedy) = remedied(error);
         problems.push(loaded.problem(key, message.to_owned(), remedy));
     };
-    if let Err(error) = open_state(snapshot).await {
+    let opened = async {
+        if let Some(state) = look(snapshot).await? {
+            state.sealer.look().await?;
+            // What servers have minted is taken as it is.
+            snapshot.sources.freshness().share(Arc::new(state.shared.clone()));
+        }
+        Ok::<_, StateError>(())
+    };
+    if let Err(error) = opened.await {
         add("database", &error.to_string());
     }
     if let Err(cause) = audit_key(snapshot).await {
@@ -204,11 +230,10 @@ async fn missing_secrets(file: &Path, snapshot: &Arc<Snapshot>) -> Result<Vec<Pr
         for (inner, credential) in binding.credentials.iter().enumerate() {
             let nobody = Arc::new(Caller::none(&binding.environment));
             match try_out(&kinds::of(credential), &nobody, &snapshot.sources).await {
-                Ok(())
-                | Err(InjectError::Mint(MintError {
-                    kind: MintErrorKind::NeedsCaller | MintErrorKind::Consent, ..
-                })) => {}
-                Err(error) => add(&format!("bindings[{index}].credentials[{inner}]"), &error.to_string()),
+                Err(error) if error.needs_caller().is_none() => {
+                    add(&format!("bindings[{index}].credentials[{inner}]"), &error.to_string());
+                }
+                _ => {}
             }
         }
     }
@@ -218,6 +243,30 @@ async fn missing_secrets(file: &Path, snapshot: &Arc<Snapshot>) -> Result<Vec<Pr
 
 fn load(file: &ConfigFile) -> Result<Arc<Snapshots>, CommandError> {
     Snapshots::load(&file.config).map_err(CommandError::Problems)
+}
+
+/// Opens what is kept for a command that only looks, and lets credentials find it: no database is made or brought up to
+/// date. `None` where there is none yet; what would lie in it counts as not set.
+async fn look(snapshot: &Snapshot) -> Result<Option<Arc<State>>, StateError> {
+    let Some(config) = &snapshot.config.database else { return Ok(None) };
+    let state = State::read(config, &snapshot.sources.secrets).await?;
+    if let Some(state) = &state {
+        // It is set once: this is the start.
+        let _ = snapshot.sources.secrets.state().set(state.clone());
+    }
+    Ok(state)
+}
+
+/// Where bindings stand in what [`look`] found.
+async fn book(state: Option<&State>) -> Arc<Book> {
+    let Some(state) = state else {
+        // Nobody has taken a step yet.
+        let book = Arc::new(Book::default());
+        book.confirm();
+        return book;
+    };
+    read_book(Some(state)).await;
+    state.book.clone()
 }
 
 /// Runs a future to its end on a small runtime.

@@ -1,11 +1,14 @@
 //! Looking whether everything that a configuration names works: one finding for each thing, with the remedy where it does
 //! not. Nothing is changed, no value is shown, and what a store lent meanwhile is given back.
 
+mod binding;
 mod date;
 mod envoy;
 mod issuer;
 mod kept;
 mod provider;
+
+pub(crate) use binding::{Hint, hints};
 
 use std::fs::OpenOptions;
 use std::future::Future;
@@ -18,8 +21,7 @@ use serde::Serialize;
 use crate::ages::{self, Age};
 use crate::caller::{Caller, is_template};
 use crate::config::{Binding, Credential as Configured, Provider};
-use crate::credential::{InjectError, kinds, try_out};
-use crate::freshness::{MintError, MintErrorKind};
+use crate::credential::{kinds, try_out};
 use crate::run::audit_key;
 use crate::snapshot::Snapshot;
 
@@ -68,6 +70,7 @@ type Seen = Result<String, Wrong>;
 /// What is wrong.
 enum Wrong {
     Failed { seen: String, remedy: String },
+    Warned { seen: String, remedy: String },
     Unknown(String),
 }
 
@@ -88,9 +91,10 @@ pub async fn examine(snapshot: &Arc<Snapshot>, envoy: Option<&Path>) -> Vec<Find
         let check = issuer::examine(issuer, &snapshot.sources.outbound, &mut findings);
         check.await;
     }
-    if let Some(database) = &snapshot.config.database {
-        kept::examine(snapshot, database, &mut findings).await;
-    }
+    let book = match &snapshot.config.database {
+        Some(database) => kept::examine(snapshot, database, &mut findings).await,
+        None => None,
+    };
     for (name, provider) in &snapshot.config.providers {
         if let Provider::Oauth(own) = provider {
             findings.check(&format!("provider `{name}`"), provider::examine(own, &snapshot.sources)).await;
@@ -100,6 +104,7 @@ pub async fn examine(snapshot: &Arc<Snapshot>, envoy: Option<&Path>) -> Vec<Find
         let probe = async { store.probe().await.map_err(|error| Wrong::said(&error.to_string())) };
         findings.check(&format!("store `{name}`"), probe).await;
     }
+    binding::examine(&snapshot.config, book.as_deref(), &mut findings);
     for binding in &snapshot.config.bindings {
         for (position, credential) in binding.credentials.iter().enumerate() {
             let named = format!("binding `{}`, credential {position}", binding.id);
@@ -168,10 +173,10 @@ async fn credential_of(snapshot: &Arc<Snapshot>, binding: &Binding, configured: 
     } else {
         match try_out(&credential, &nobody, &snapshot.sources).await {
             Ok(()) => None,
-            Err(InjectError::Mint(MintError { kind: MintErrorKind::NeedsCaller | MintErrorKind::Consent, cause })) => {
-                Some(format!("{} depends on the caller: {cause}", credential.kind()))
-            }
-            Err(error) => return Err(Wrong::said(&error.to_string())),
+            Err(error) => match error.needs_caller() {
+                Some(cause) => Some(format!("{} depends on the caller: {cause}", credential.kind())),
+                None => return Err(Wrong::said(&error.to_string())),
+            },
         }
     };
     let probed = match credential.clone().probe(nobody, snapshot.sources.clone()) {
@@ -191,15 +196,12 @@ async fn credential_of(snapshot: &Arc<Snapshot>, binding: &Binding, configured: 
 async fn probe_of(snapshot: &Arc<Snapshot>, binding: &Binding) -> Seen {
     let nobody = Arc::new(Caller::none(&binding.environment));
     for credential in kinds::of_binding(binding) {
-        match try_out(&credential, &nobody, &snapshot.sources).await {
-            Ok(()) => {}
-            Err(InjectError::Mint(MintError { kind: MintErrorKind::NeedsCaller | MintErrorKind::Consent, cause })) => {
-                return Err(Wrong::Unknown(format!("it depends on the caller: {cause}")));
-            }
-            Err(error) => {
-                let remedy = "put a value there that the upstream takes, or correct `probe`";
-                return Err(Wrong::failed(error.to_string(), remedy));
-            }
+        if let Err(error) = try_out(&credential, &nobody, &snapshot.sources).await {
+            let remedy = "put a value there that the upstream takes, or correct `probe`";
+            return Err(match error.needs_caller() {
+                Some(cause) => Wrong::Unknown(format!("it depends on the caller: {cause}")),
+                None => Wrong::failed(error.to_string(), remedy),
+            });
         }
     }
     Ok("the upstream takes the credentials that there are now".to_owned())
@@ -210,6 +212,10 @@ async fn probe_of(snapshot: &Arc<Snapshot>, binding: &Binding) -> Seen {
 impl Wrong {
     fn failed(seen: impl Into<String>, remedy: impl Into<String>) -> Wrong {
         Wrong::Failed { seen: seen.into(), remedy: remedy.into() }
+    }
+
+    fn warned(seen: impl Into<String>, remedy: impl Into<String>) -> Wrong {
+        Wrong::Warned { seen: seen.into(), remedy: remedy.into() }
     }
 
     fn said(error: &str) -> Wrong {
@@ -234,6 +240,7 @@ impl Findings {
         let (outcome, seen, remedy) = match seen {
             Ok(seen) => (Outcome::Pass, seen, None),
             Err(Wrong::Failed { seen, remedy }) => (Outcome::Fail, seen, Some(remedy)),
+            Err(Wrong::Warned { seen, remedy }) => (Outcome::Warn, seen, Some(remedy)),
             Err(Wrong::Unknown(seen)) => (Outcome::Skip, seen, None),
         };
         self.all.push(Finding { outcome, check: check.to_owned(), seen, remedy });

@@ -120,6 +120,46 @@ async fn each_thing_that_is_broken_is_named_with_its_remedy() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_certificate_that_one_side_does_not_know_is_named() {
+    let store = vault("doctor-certificates").await;
+    let mut stack = stack("doctor-certificates", &store).await;
+    stack
+        .change_config(|config| {
+            let of_file = |name: &str| json!({"ref": format!("file://secrets/{name}")});
+            config["listen"]["secrets_on_loopback"] = json!(true);
+            if let Some(own) = config["bindings"][0]["credentials"].as_array_mut() {
+                let (certificate, key) = (of_file("bank.pem"), of_file("bank.key"));
+                own.push(json!({"type": "client_certificate", "name": "bank", "certificate": certificate, "key": key}));
+            }
+        })
+        .unwrap();
+    let demo = std::fs::read_to_string(files::workspace().join("envoy/demo.yaml")).unwrap();
+    let source = "resource_api_version: V3, api_config_source: { api_type: GRPC, transport_api_version: V3, \
+                  grpc_services: [{ envoy_grpc: { cluster_name: keyward } }] }";
+    let asks = |name: &str| {
+        let context = format!("tls_certificate_sds_secret_configs: [{{ name: {name}, sds_config: {{ {source} }} }}]");
+        let socket = format!("      transport_socket: {{ typed_config: {{ common_tls_context: {{ {context} }} }} }}\n");
+        stack.change_file("envoy.yaml", demo.clone() + &socket).unwrap();
+        let envoy = stack.folder.join("envoy.yaml").display().to_string();
+        doctor(&stack, &["--envoy", &envoy]).1
+    };
+    let text = asks("bank");
+    for expected in [
+        "pass  Envoy: secrets that Keyward is asked for: a credential has each of `bank`",
+        "pass  Envoy: client certificates of Keyward: each of `bank` is asked for",
+    ] {
+        assert!(text.contains(expected), "{expected}\n{text}");
+    }
+    let text = asks("bnak");
+    for expected in [
+        "FAIL  Envoy: secrets that Keyward is asked for: no binding of this environment has a client certificate `bnak`",
+        "WARN  Envoy: client certificates of Keyward: nothing in this file asks for `bank`",
+    ] {
+        assert!(text.contains(expected), "{expected}\n{text}");
+    }
+}
+
 /// A server of keys whose clock is far off.
 async fn issuer_with_another_clock(jwks: Value) -> std::net::SocketAddr {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

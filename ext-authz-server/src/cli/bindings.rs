@@ -7,16 +7,13 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::lifecycle::{Step, history, step};
-use super::{CommandError, ConfigFile, block_on, load};
+use super::{CommandError, ConfigFile, block_on, book, load, look};
 use crate::caller::Caller;
 use crate::config::{Binding, Principals};
-use crate::credential::{InjectError, kinds, try_out};
-use crate::freshness::{MintError, MintErrorKind};
+use crate::credential::{kinds, try_out};
 use crate::lifecycle::{Action as StepAction, Book, Gate, State as Stands};
-use crate::run::read_book;
 use crate::snapshot::Snapshot;
 use crate::sources::Sources;
-use crate::state::State as Kept;
 
 #[derive(Debug, Args)]
 pub(super) struct Bindings {
@@ -123,7 +120,7 @@ pub(super) fn run(command: &Bindings) -> Result<ExitCode, CommandError> {
     let snapshots = load(file)?;
     let snapshot = snapshots.current();
     let cards = block_on(async {
-        let book = book(&snapshot).await;
+        let book = looked_up(&snapshot).await;
         let mut cards = Vec::new();
         for binding in &snapshot.config.bindings {
             cards.push(card(binding, lifecycle(binding, &snapshot, book.as_ref()), &snapshot.sources).await);
@@ -143,23 +140,11 @@ pub(super) fn run(command: &Bindings) -> Result<ExitCode, CommandError> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Where bindings stand, and the database where credentials find it; nothing in it is made or changed. Without one, what lies
-/// there counts as not set.
-async fn book(snapshot: &Snapshot) -> Option<Arc<Book>> {
-    let config = snapshot.config.database.as_ref()?;
-    match Kept::read(config, &snapshot.sources.secrets).await {
-        Ok(Some(state)) => {
-            // It is set once: this is the start.
-            let _ = snapshot.sources.secrets.state().set(state.clone());
-            read_book(Some(&state)).await;
-            Some(state.book.clone())
-        }
-        Ok(None) => {
-            // Nobody has taken a step yet.
-            let book = Arc::new(Book::default());
-            book.confirm();
-            Some(book)
-        }
+/// Where bindings stand; absent where that cannot be read. Without a database, what lies there counts as not set.
+async fn looked_up(snapshot: &Snapshot) -> Option<Arc<Book>> {
+    snapshot.config.database.as_ref()?;
+    match look(snapshot).await {
+        Ok(state) => Some(book(state.as_deref()).await),
         Err(error) => {
             eprintln!("{error}");
             None
@@ -192,9 +177,7 @@ async fn card<'a>(binding: &'a Binding, lifecycle: Option<Lifecycle>, sources: &
     for credential in binding.credentials.iter().map(kinds::of) {
         let state = match try_out(&credential, &nobody, sources).await {
             Ok(()) => State::Set,
-            Err(InjectError::Mint(MintError { kind: MintErrorKind::NeedsCaller | MintErrorKind::Consent, .. })) => {
-                State::PerCaller
-            }
+            Err(error) if error.needs_caller().is_some() => State::PerCaller,
             Err(_) => State::NotSet,
         };
         let places = credential.places().iter().map(ToString::to_string).collect();

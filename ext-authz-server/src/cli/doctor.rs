@@ -10,13 +10,15 @@ use crate::doctor::{Finding, Outcome, examine};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Looks at the policy, the audit file, each issuer's keys and clock, the database, each provider and its grants, each store, and
-each binding's credentials, from here and as this user: run it where `keyward serve` runs. No value is shown. Exit codes: 0 everything passed; 1 a check failed; 2 the
-configuration cannot be used.")]
+Looks at the policy, the audit file, each issuer's keys and clock, the database, each provider and its grants, each
+store, where each binding stands, whether it can serve at all, and its credentials, from here and as this user: run it
+where `keyward serve` runs. No value is shown. Exit codes: 0 no check failed; 1 a check failed; 2 the configuration
+cannot be used.")]
 pub(super) struct Doctor {
     #[command(flatten)]
     file: ConfigFile,
-    /// Also look at Envoy's bootstrap: the fields without which the filter cannot work or does not protect.
+    /// Also look at Envoy's bootstrap: the fields without which the filter cannot work or does not protect, and the
+    /// client certificates that it asks for.
     #[arg(long, value_name = "FILE")]
     envoy: Option<PathBuf>,
     /// The form of the findings.

@@ -5,6 +5,7 @@ use std::io::Read;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
@@ -12,14 +13,13 @@ use base64::engine::general_purpose::STANDARD;
 use clap::Args;
 use serde_json::Value;
 
-use super::{CommandError, ConfigFile, block_on, load};
-use crate::assembly::assemble;
+use super::{CommandError, ConfigFile, block_on, book, load, look};
+use crate::assembly::assemble_with;
 use crate::audit::Digester;
 use crate::config::{Config, ServerMode};
 use crate::explain::{Described, ExplainRequest, explain};
 use crate::perimeter::authority::Authority;
 use crate::perimeter::{Facts, Perimeter, PerimeterError, path};
-use crate::run::{open_state, read_book};
 
 /// The largest request, in bytes.
 const MAX_REQUEST_BYTES: u64 = 4 * 1024 * 1024;
@@ -99,12 +99,19 @@ pub(super) fn run(command: &Explain) -> Result<ExitCode, CommandError> {
         None => None,
     };
     let explanation = block_on(async {
-        if snapshot.config.database.is_some() {
-            let state = open_state(&snapshot).await.map_err(|error| other(error.to_string()))?;
-            read_book(state.as_deref()).await;
+        let state = look(&snapshot).await.map_err(|error| other(error.to_string()))?;
+        match &state {
+            // What servers have minted is taken as it is.
+            Some(state) => snapshot.sources.freshness().share(Arc::new(state.shared.clone())),
+            None if snapshot.config.database.is_some() => {
+                eprintln!("database: there is none yet, so that nothing can be had from it; `keyward serve` makes it");
+            }
+            None => {}
         }
+        let book = book(state.as_deref()).await;
         // Nothing is recorded, so the key of the audit trail is not needed.
-        let plan = assemble(snapshot.clone(), Digester::new(&[])).map_err(|error| other(error.to_string()))?;
+        let plan = assemble_with(snapshot.clone(), Digester::new(&[]), Some(book));
+        let plan = plan.map_err(|error| other(error.to_string()))?;
         let message = describe(command, &snapshot.config, plan.perimeter())?.message();
         Ok::<_, CommandError>(explain(&plan, ExplainRequest { message: &message, principal }).await)
     })??;

@@ -1,6 +1,5 @@
 //! `keyward secrets`, `keyward grants` and `keyward keys`: what lies in the database, without ever showing a value.
 
-use std::collections::BTreeSet;
 use std::io::Read as _;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -8,12 +7,12 @@ use std::sync::Arc;
 use clap::{Args, Subcommand};
 use zeroize::Zeroizing;
 
-use super::{CommandError, ConfigFile, block_on, load};
+use super::{CommandError, ConfigFile, block_on, load, look};
 use crate::audit::record::{GrantRecord, rfc3339};
 use crate::audit::{Event, Record};
 use crate::config::Provider;
 use crate::connect::revoke_at_provider;
-use crate::credential::{CredentialError, MIN_DISTINCT_BYTES, MIN_SECRET_BYTES};
+use crate::credential::check_secret;
 use crate::grants::{GrantCard, GrantKey};
 use crate::run::{open_audit, open_state};
 use crate::secret::{MAX_SECRET_BYTES, is_path};
@@ -110,7 +109,7 @@ pub(super) fn secrets(command: &Secrets) -> Result<ExitCode, CommandError> {
             println!("keyward://{path}: version {version}");
         }
         SecretsAction::List { file } => {
-            for card in with_state(file, async |state, _| state.secrets.list().await.map_err(other))? {
+            for card in looking(file, async |state, _| state.secrets.list().await.map_err(other))? {
                 println!("keyward://{}  version {}  {}", card.path, card.version, rfc3339(card.changed));
             }
         }
@@ -128,7 +127,7 @@ pub(super) fn secrets(command: &Secrets) -> Result<ExitCode, CommandError> {
 pub(super) fn grants(command: &Grants) -> Result<ExitCode, CommandError> {
     match &command.action {
         GrantsAction::List { tenant, file } => {
-            let cards = with_state(file, async |state, _| state.grants.list(tenant.as_deref()).await.map_err(other))?;
+            let cards = looking(file, async |state, _| state.grants.list(tenant.as_deref()).await.map_err(other))?;
             cards.iter().for_each(|card| println!("{}", line(card)));
         }
         GrantsAction::Revoke { principal, provider, tenant, file } => {
@@ -203,12 +202,32 @@ pub(super) fn with_state<T>(
     let snapshot = load(file)?.current();
     block_on(async {
         let state = open_state(&snapshot).await.map_err(other)?;
-        let state =
-            state.ok_or_else(|| CommandError::Other("there is no `database` in the configuration".to_owned()))?;
+        let state = state.ok_or_else(no_database)?;
         let result = work(state.clone(), snapshot).await;
         state.database.close().await;
         result
     })?
+}
+
+/// Opens it for one that only looks: no database is made or brought up to date. Where there is none yet, nothing is found.
+pub(super) fn looking<T: Default>(
+    file: &ConfigFile,
+    work: impl AsyncFnOnce(Arc<State>, Arc<Snapshot>) -> Result<T, CommandError>,
+) -> Result<T, CommandError> {
+    let snapshot = load(file)?.current();
+    if snapshot.config.database.is_none() {
+        return Err(no_database());
+    }
+    block_on(async {
+        let Some(state) = look(&snapshot).await.map_err(other)? else { return Ok(T::default()) };
+        let result = work(state.clone(), snapshot).await;
+        state.database.close().await;
+        result
+    })?
+}
+
+fn no_database() -> CommandError {
+    CommandError::Other("there is no `database` in the configuration".to_owned())
 }
 
 fn standard_input(trim_newline: bool) -> Result<Zeroizing<Vec<u8>>, CommandError> {
@@ -231,15 +250,9 @@ fn standard_input(trim_newline: bool) -> Result<Zeroizing<Vec<u8>>, CommandError
 
 /// Refuses what no credential takes as a secret: it could not be told from ordinary text in an answer.
 fn check_usable(value: &[u8]) -> Result<(), CommandError> {
-    let different: BTreeSet<&u8> = value.iter().collect();
-    let error = if value.len() < MIN_SECRET_BYTES {
-        CredentialError::TooShort
-    } else if different.len() < MIN_DISTINCT_BYTES {
-        CredentialError::TooUniform
-    } else {
-        return Ok(());
-    };
-    Err(CommandError::Other(format!("{error}, so that it is never used; a user name goes into `username`")))
+    let unusable =
+        |error| CommandError::Other(format!("{error}, so that it is never used; a user name goes into `username`"));
+    check_secret(value).map_err(unusable)
 }
 
 /// What was to be deleted may still be there, and replicas may still use it.

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use clap::Args;
 
-use super::kept::with_state;
+use super::kept::{looking, with_state};
 use super::{CommandError, ConfigFile};
 use crate::audit::record::rfc3339;
 use crate::audit::{Event, Record as AuditRecord};
@@ -129,7 +129,7 @@ async fn newest(state: &State, environment: &str, id: &str) -> Result<Option<Ent
 
 /// Prints every step of a binding.
 pub(super) fn history(id: &str, file: &ConfigFile) -> Result<ExitCode, CommandError> {
-    let entries = with_state(file, async |state, snapshot| {
+    let entries = looking(file, async |state, snapshot| {
         let all = state.bindings.history(&snapshot.config.environment, id, 0).await;
         all.map_err(|error| CommandError::Other(format!("binding `{id}`: {error}")))
     })?;

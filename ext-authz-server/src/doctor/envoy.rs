@@ -1,6 +1,9 @@
 //! Envoy's bootstrap: the fields without which the filter cannot work or does not protect. A hint, no proof: it reads one
 //! YAML or JSON file in the spelling of Envoy's documentation, and sees nothing that comes by xDS.
 
+mod secrets;
+
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::Path;
 
@@ -30,6 +33,7 @@ pub(super) fn examine(file: &Path, config: &Config, findings: &mut Findings) {
         &mut listeners,
     );
     let mut found = false;
+    let mut asked = BTreeSet::new();
     for listener in listeners {
         let mut managers = Vec::new();
         all(listener, &|value| is_type(value, MANAGER), &mut managers);
@@ -39,7 +43,9 @@ pub(super) fn examine(file: &Path, config: &Config, findings: &mut Findings) {
             for filter in filters {
                 found = true;
                 let name = listener.get("name").and_then(Value::as_str).unwrap_or("without a name");
-                Place { document: &document, listener, manager, filter, config }.examine(name, findings);
+                let place = Place { document: &document, listener, manager, filter, config };
+                place.examine(name, findings);
+                asked.extend(place.names_cluster());
             }
         }
     }
@@ -47,6 +53,7 @@ pub(super) fn examine(file: &Path, config: &Config, findings: &mut Findings) {
         let seen = format!("`{}` has no Wasm filter of Keyward's", file.display());
         findings.note("Envoy: filter", Err(Wrong::failed(seen, "put it before the router, as envoy/demo.yaml does")));
     }
+    secrets::examine(&document, &asked, config, findings);
 }
 
 /// One filter and what surrounds it.
@@ -101,9 +108,13 @@ impl Place<'_> {
         Ok(format!("{policy}: a filter that fails denies"))
     }
 
+    /// The cluster that the filter asks.
+    fn names_cluster(&self) -> Option<String> {
+        Some(self.settings()?.get("cluster")?.as_str()?.to_owned())
+    }
+
     fn cluster(&self) -> Seen {
-        let name = self.settings().and_then(|settings| Some(settings.get("cluster")?.as_str()?.to_owned()));
-        let name = name.ok_or_else(|| {
+        let name = self.names_cluster().ok_or_else(|| {
             Wrong::failed("the filter's configuration names no `cluster`", "name the cluster of `keyward serve` in it")
         })?;
         let clusters = self.document.pointer("/static_resources/clusters").and_then(Value::as_array);

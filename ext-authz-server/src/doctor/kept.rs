@@ -7,29 +7,51 @@ use std::time::SystemTime;
 use super::{Findings, Seen, Wrong};
 use crate::config::{Database, Provider};
 use crate::database::{LATEST_VERSION, unix_ms};
+use crate::lifecycle::Book;
 use crate::snapshot::Snapshot;
 use crate::state::{State, StateError};
 
-/// Looks at the database, and lets the checks after this one find it where it can be used.
-pub(super) async fn examine(snapshot: &Snapshot, config: &Database, findings: &mut Findings) {
-    let mut state = None;
+/// What there is to look into.
+enum Found {
+    /// Nobody has kept anything yet.
+    Nothing,
+    /// Tables of an earlier version.
+    Older,
+    Open(Arc<State>),
+}
+
+/// Looks at the database, and lets the checks after this one find it where it can be used. Returns where bindings
+/// stand, where that is known.
+pub(super) async fn examine(snapshot: &Snapshot, config: &Database, findings: &mut Findings) -> Option<Arc<Book>> {
+    let mut found = None;
     let check = async {
-        let (seen, opened) = database(snapshot, config).await?;
-        state = opened;
+        let (seen, own) = database(snapshot, config).await?;
+        found = Some(own);
         Ok(seen)
     };
     findings.check("database", check).await;
-    let Some(state) = state else { return };
+    let state = match found? {
+        Found::Nothing => return Some(Arc::default()),
+        Found::Older => return None,
+        Found::Open(state) => state,
+    };
     let _ = snapshot.sources.secrets.state().set(state.clone());
+    let mut book = None;
     if snapshot.config.lifecycle.is_some() {
-        findings.check("lifecycle of bindings", history(snapshot, &state)).await;
+        let check = async {
+            let seen = history(snapshot, &state).await?;
+            book = Some(state.book.clone());
+            Ok(seen)
+        };
+        findings.check("lifecycle of bindings", check).await;
     }
     for (name, provider) in &snapshot.config.providers {
         findings.check(&format!("grants of `{name}`"), grants(name, provider, &state)).await;
     }
+    book
 }
 
-async fn database(snapshot: &Snapshot, config: &Database) -> Result<(String, Option<Arc<State>>), Wrong> {
+async fn database(snapshot: &Snapshot, config: &Database) -> Result<(String, Found), Wrong> {
     let looked = State::look(config, &snapshot.sources.secrets).await;
     let (state, version) = looked.map_err(|error| {
         let remedy = match &error {
@@ -39,7 +61,7 @@ async fn database(snapshot: &Snapshot, config: &Database) -> Result<(String, Opt
         Wrong::failed(error.to_string(), remedy)
     })?;
     let Some(state) = state else {
-        return Ok(("there is none yet; `keyward serve` makes it".to_owned(), None));
+        return Ok(("there is none yet; `keyward serve` makes it".to_owned(), Found::Nothing));
     };
     if version > LATEST_VERSION {
         let seen = format!("its tables are of version {version}, of which this `keyward` knows {LATEST_VERSION}");
@@ -49,7 +71,7 @@ async fn database(snapshot: &Snapshot, config: &Database) -> Result<(String, Opt
         let seen = format!(
             "its tables are of version {version}; `keyward serve` brings them to version {LATEST_VERSION} when it starts"
         );
-        return Ok((seen, None));
+        return Ok((seen, if version == 0 { Found::Nothing } else { Found::Older }));
     }
     let (count, behind) = state.sealer.look().await.map_err(|error| {
         let remedy = "add the key-encryption key that was in use before to `database.encryption_keys`, after the first";
@@ -59,7 +81,7 @@ async fn database(snapshot: &Snapshot, config: &Database) -> Result<(String, Opt
         0 => String::new(),
         behind => format!(", {behind} of them with an older key; `keyward keys rotate` wraps them anew"),
     };
-    Ok((format!("tables of version {version}; all {count} data keys can be opened{waiting}"), Some(state)))
+    Ok((format!("tables of version {version}; all {count} data keys can be opened{waiting}"), Found::Open(state)))
 }
 
 /// Whether the newest step of each binding can be opened.

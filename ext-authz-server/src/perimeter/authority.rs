@@ -150,6 +150,15 @@ impl HostPattern {
         }
     }
 
+    /// Whether something is named by both.
+    #[must_use]
+    pub fn meets(&self, other: &HostPattern) -> bool {
+        let bare = |pattern: &HostPattern| HostPattern { port: None, ..pattern.clone() };
+        let (one, two) = (bare(self), bare(other));
+        let is_one_port = self.port.is_none() || other.port.is_none() || self.port == other.port;
+        is_one_port && (one.covers(&two) || two.covers(&one))
+    }
+
     /// Whether, and how closely, this pattern names `authority`. A pattern with a port does not match an authority whose
     /// port is unknown.
     #[must_use]
@@ -337,6 +346,24 @@ mod tests {
         for (wide, narrow, expected) in cases {
             let covers = HostPattern::parse(wide, None).unwrap().covers(&HostPattern::parse(narrow, None).unwrap());
             assert_eq!(covers, expected, "{wide} {narrow}");
+        }
+    }
+
+    #[test]
+    fn patterns_meet_where_something_is_named_by_both() {
+        let cases = [
+            ("api.example", "api.example:443", true),
+            ("api.example:443", "api.example:8443", false),
+            ("*.example:443", "api.example", true),
+            ("*.example:443", "api.example:80", false),
+            ("*.example", "*.a.example:443", true),
+            ("*.a.example", "*.b.example", false),
+            ("*.example", "example", false),
+        ];
+        for (one, other, expected) in cases {
+            let pattern = |text| HostPattern::parse(text, None).unwrap();
+            assert_eq!(pattern(one).meets(&pattern(other)), expected, "{one} {other}");
+            assert_eq!(pattern(other).meets(&pattern(one)), expected, "{other} {one}");
         }
     }
 

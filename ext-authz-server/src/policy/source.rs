@@ -68,6 +68,14 @@ impl PolicySource {
         &self.directory
     }
 
+    /// Whether this stands in it as a text of its own, in code or data. A binding of whose id it does not is not named by the
+    /// policy, unless the policy puts ids together.
+    #[must_use]
+    pub fn holds_text(&self, text: &str) -> bool {
+        let quoted = [format!("\"{text}\""), format!("`{text}`")];
+        self.rego.iter().chain(&self.data).any(|(_, file)| quoted.iter().any(|quoted| file.contains(quoted)))
+    }
+
     /// Adds names and bytes of all files to a digest, each with its length so that no two policies read the same.
     pub(crate) fn digest(&self, digest: &mut Sha256) {
         for (path, text) in self.rego.iter().chain(&self.data) {

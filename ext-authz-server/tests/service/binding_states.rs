@@ -247,19 +247,92 @@ async fn a_server_follows_and_a_changed_definition_is_a_draft_again() {
     assert_eq!(in_force, 6, "{audit}");
 }
 
+#[test]
+fn doctor_says_where_a_binding_stands_and_the_command_that_lets_it_serve() {
+    let fixture = fixture("states-doctor", 1);
+    let second = std::fs::read_to_string(fixture.configuration()).unwrap();
+    let (before, rest) = second.split_once("  - id: ").unwrap();
+    let own = rest.split("database:").next().unwrap();
+    let twice = format!("{before}  - id: {own}  - id: {rest}").replacen(ID, "second-key", 1);
+    let denied = "calls that choose it are denied";
+    let says = |expected: &str| {
+        let (code, text) = keyward(&fixture, "doctor", "");
+        assert_eq!(code, 0, "{text}");
+        let expected = expected.replace("ID", ID);
+        assert!(text.lines().any(|line| line == expected), "{expected}\n{text}");
+        text
+    };
+    let activate = "`keyward bindings activate ID`";
+    says(&format!(
+        "WARN  binding `ID`, lifecycle: draft with 0 of 1 approvals of this definition, version 0: {denied}; \
+         `keyward bindings approve ID` by each person who is still needed, then {activate}"
+    ));
+    assert!(!fixture.directory.join("keyward.db").exists(), "it was made by somebody who only looked");
+    for (step, expected) in [
+        ("approve", format!("WARN  binding `ID`, lifecycle: approved, version 1: {denied}; {activate}")),
+        ("activate", "pass  binding `ID`, lifecycle: active, version 2".to_owned()),
+        ("disable", format!("WARN  binding `ID`, lifecycle: disabled, version 3: {denied}; {activate}")),
+        ("activate", "pass  binding `ID`, lifecycle: active, version 4".to_owned()),
+    ] {
+        assert_eq!(bindings(&fixture, &format!("{step} {ID}")).0, 0);
+        says(&expected);
+    }
+    // Two that fit equally are a way to replace one by the other, as long as one is active.
+    fixture.write("keyward.yaml", &twice);
+    assert_eq!(keyward(&fixture, "check-config", "").1.lines().count(), 1);
+    assert!(!says("pass  binding `ID`, lifecycle: active, version 4").contains("ambiguous_binding"));
+    for step in ["approve", "activate"] {
+        assert_eq!(bindings(&fixture, &format!("{step} second-key")).0, 0);
+    }
+    let text = says("pass  binding `second-key`, lifecycle: active, version 2");
+    let ambiguous = format!("WARN  binding `{ID}`, principals: `second-key` fits the same callers of `demo`, ");
+    assert!(text.contains(&ambiguous) && text.contains("(`ambiguous_binding`); "), "{text}");
+    assert_eq!(bindings(&fixture, "revoke second-key").0, 0);
+    let text = says(&format!(
+        "WARN  binding `second-key`, lifecycle: revoked, version 3: {denied}; nothing brings it back: declare it under \
+         another id, or take it out"
+    ));
+    assert!(!text.contains("ambiguous_binding"), "{text}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn looking_makes_no_database_and_leaves_another_version_as_it_is() {
     let fixture = fixture("states-look", 1);
     let file = fixture.directory.join("keyward.db");
+    let body = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","arguments":{"message":"m"}}}"#;
+    fixture.write("call.json", body);
+    fixture.write("token", &fixture.token(&json!({})));
+    let path = |name: &str| fixture.directory.join(name).display().to_string();
+    let explain = format!("explain --server demo --token-file {} --request {}", path("token"), path("call.json"));
+    let history = format!("bindings history {ID}");
+    let (explain, history) = (explain.as_str(), history.as_str());
+    let look = |arguments: &str| keyward(&fixture, arguments, "");
     for command in ["list", "export"] {
         let (code, text) = bindings(&fixture, command);
         assert_eq!(code, 0, "{text}");
         assert!(text.contains("draft"), "{text}");
     }
     assert_eq!(card(&fixture)["state"], "draft");
+    for (arguments, code, says) in [
+        ("check-config --secrets", 0, "ok, revision "),
+        (explain, 1, "database: there is none yet"),
+        (explain, 1, "inactive_binding: binding `demo-api-key` is draft"),
+        (history, 1, "nobody has taken a step with it"),
+        ("secrets list", 0, ""),
+        ("grants list", 0, ""),
+    ] {
+        let (is, text) = look(arguments);
+        assert!(is == code && text.contains(says), "{arguments}: {text}");
+    }
     assert!(!file.exists(), "it was made by somebody who only looked");
     assert_eq!(bindings(&fixture, &format!("approve {ID}")).0, 0);
     assert_eq!(card(&fixture)["state"], "approved");
+    assert!(look(explain).1.contains("inactive_binding: binding `demo-api-key` is approved"));
+    assert_eq!(bindings(&fixture, &format!("activate {ID}")).0, 0);
+    for arguments in ["check-config --secrets", explain, history] {
+        let (code, text) = look(arguments);
+        assert_eq!(code, 0, "{arguments}: {text}");
+    }
 
     // As an older program left it.
     sqlx::any::install_default_drivers();
@@ -269,6 +342,17 @@ async fn looking_makes_no_database_and_leaves_another_version_as_it_is() {
     let (code, text) = bindings(&fixture, "list");
     assert_eq!(code, 0, "{text}");
     assert!(text.contains("its tables are of version 1") && text.contains("demo-api-key  unknown"), "{text}");
+    for arguments in ["check-config --secrets", explain, history, "secrets list", "grants list"] {
+        let (code, text) = look(arguments);
+        let says = "its tables are of version 1, and this `keyward` reads version 2; `keyward serve` brings older ones";
+        assert!(code == 1 && text.contains(says), "{arguments}: {text}");
+    }
+    let (code, text) = look("doctor");
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("skip  binding `demo-api-key`, lifecycle: where it stands is not known"), "{text}");
+    let version: i64 =
+        sqlx::query_scalar("SELECT MAX(version) FROM _sqlx_migrations").fetch_one(&database).await.unwrap();
+    assert_eq!(version, 1, "it was changed by somebody who only looked");
 }
 
 #[tokio::test(flavor = "multi_thread")]

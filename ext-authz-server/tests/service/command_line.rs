@@ -84,6 +84,45 @@ fn check_config_refuses_secrets_that_could_not_be_used() {
 }
 
 #[test]
+fn check_config_warns_of_bindings_that_cannot_serve_and_doctor_tells_them_as_well() {
+    let fixture = Fixture::new("check-warnings");
+    let configuration = std::fs::read_to_string(fixture.configuration()).unwrap();
+    let second = r#"
+  - id: second-key
+    mode: service_account
+    owner: platform-team
+    environment: test
+    servers: [demo]
+    hosts: ["mcp.example"]
+    credentials:
+      - { type: header, name: x-second, secret: { ref: "file://api.key" } }
+"#;
+    let configuration = configuration.trim_end().to_owned() + second;
+    fixture.write("keyward.yaml", &configuration);
+    let hosts = "none is an upstream of `demo` (`upstream.internal:9000`), so that it serves no call there; name that ";
+    let principals = "`demo-api-key` fits the same callers of `demo`, whatever `hosts` says, and the policy names ";
+    let (code, out, err) = keyward(&fixture, &["check-config"]);
+    assert!(code == Some(0) && out.contains("ok, revision "), "{out}{err}");
+    let lines: Vec<&str> = err.lines().collect();
+    assert_eq!(lines.len(), 2, "{err}");
+    assert!(lines[0].contains(&format!(": `bindings[1].hosts`: warning: {hosts}")), "{err}");
+    assert!(lines[1].contains(&format!(": `bindings[1].principals`: warning: {principals}")), "{err}");
+    let (code, out, err) = keyward(&fixture, &["doctor"]);
+    assert_eq!(code, Some(1), "{out}{err}");
+    assert!(out.contains(&format!("FAIL  binding `second-key`, hosts: {hosts}")), "{out}");
+    assert!(out.contains(&format!("WARN  binding `second-key`, principals: {principals}")), "{out}");
+
+    // The policy may choose between the two.
+    fixture.write("policies/more.rego", "package keyward\n\nother := \"second-key\"\n");
+    fixture.write("keyward.yaml", &configuration.replace("mcp.example\"]", "upstream.internal\"]"));
+    let (code, _, err) = keyward(&fixture, &["check-config"]);
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    let (code, out, err) = keyward(&fixture, &["doctor"]);
+    assert_eq!(code, Some(0), "{out}{err}");
+    assert!(out.contains("0 failed") && !out.contains("WARN"), "{out}");
+}
+
+#[test]
 fn explain_names_stage_rule_and_binding_but_no_secret() {
     let fixture = Fixture::new("explain");
     let body = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","arguments":{"message":"m"}}}"#;

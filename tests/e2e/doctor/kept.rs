@@ -69,6 +69,7 @@ async fn a_database_is_opened_as_it_is_and_each_way_in_which_it_fails_has_its_re
     assert_eq!(code, Some(0), "{text}");
     says(&text, "pass  database:", &["tables of version", "all 1 data keys can be opened"]);
     says(&text, "pass  lifecycle of bindings:", &["1 bindings have a history"]);
+    says(&text, "WARN  binding `demo-api-key`, lifecycle:", &["disabled", "`keyward bindings activate demo-api-key`"]);
 
     let (code, text) = doctor(&stack, &[("ENCRYPTION_KEY", OTHER_KEY)]);
     assert_eq!(code, Some(1), "{text}");
@@ -80,6 +81,7 @@ async fn a_database_is_opened_as_it_is_and_each_way_in_which_it_fails_has_its_re
     let (code, text) = doctor(&stack, &[]);
     assert_eq!(code, Some(1), "{text}");
     says(&text, "FAIL  lifecycle of bindings:", &["`moved`", "restore the table `binding_history`"]);
+    says(&text, "skip  binding `demo-api-key`, lifecycle:", &["where it stands is not known"]);
     tamper(&stack, "UPDATE binding_history SET id = 'demo-api-key'");
 
     tamper(&stack, "UPDATE _sqlx_migrations SET version = version + 100");
@@ -96,6 +98,7 @@ async fn a_database_is_opened_as_it_is_and_each_way_in_which_it_fails_has_its_re
     stack.change_config(|config| config["database"]["url"] = json!("sqlite://none.db")).unwrap();
     let (_, text) = doctor(&stack, &[]);
     says(&text, "pass  database:", &["there is none yet"]);
+    says(&text, "pass  binding `demo-api-key`, lifecycle:", &["active, version 0"]);
     assert!(!stack.folder.join("none.db").exists());
     stack.change_config(|config| config["database"]["url"] = json!("sqlite://policies")).unwrap();
     let (code, text) = doctor(&stack, &[]);
