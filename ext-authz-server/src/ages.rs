@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 use crate::caller::is_template;
 use crate::config::{Credential as Configured, SecretSource};
 use crate::engine::Engine;
-use crate::secret::GRANT_SCHEME;
+use crate::hex::hex;
 use crate::snapshot::{Snapshot, Snapshots};
 
 /// How often ages are looked at.
@@ -62,8 +62,10 @@ pub async fn of_credential(
             Some(key) => format!("{} {key}", source.reference),
             None => source.reference.clone(),
         };
-        let is_personal = source.reference.strip_prefix(GRANT_SCHEME).is_some_and(|rest| rest.starts_with("://"));
-        if is_personal || is_template(&source.reference) || ages.iter().any(|age| age.reference == reference) {
+        if source.provider().is_some()
+            || is_template(&source.reference)
+            || ages.iter().any(|age| age.reference == reference)
+        {
             continue;
         }
         let looked = tokio::time::timeout(TIMEOUT, since(snapshot, source, &reference, notes)).await;
@@ -84,7 +86,7 @@ async fn since(snapshot: &Snapshot, source: &SecretSource, reference: &str, note
         return Err("its store says no time, and there is no database to note one in".to_owned());
     };
     let value = secrets.resolve(source).await.map_err(|error| error.to_string())?;
-    let digest: String = Sha256::digest(value.expose()).iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest = hex(&Sha256::digest(value.expose()));
     let environment = &snapshot.config.environment;
     let known = state.ages.since(environment, reference, &digest).await.map_err(|error| error.to_string())?;
     match known {

@@ -15,6 +15,9 @@ use crate::calendar::unix_secs;
 
 /// The most certificates of one chain.
 const MAX_CHAIN: usize = 16;
+/// A kind of name (RFC 5280, appendix A.1), by the content of its object identifier.
+const KINDS: [(&[u8], &str); 3] =
+    [(&[0x55, 0x04, 0x03], "CN"), (&[0x55, 0x04, 0x0a], "O"), (&[0x55, 0x04, 0x0b], "OU")];
 
 /// A chain and its key that may be used. No `Debug`: it holds a key.
 pub struct Pair {
@@ -119,18 +122,45 @@ pub fn chain(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, CertificateErro
 
 /// From when to when a certificate is good (RFC 5280, 4.1.2.5).
 fn validity(certificate: &[u8]) -> Option<(SystemTime, SystemTime)> {
-    let (_, signed, _) = element(certificate)?;
-    let (_, mut fields, _) = element(signed)?;
-    // The version stands in front where it is not 1; then come serial number, algorithm and issuer.
-    let before = if fields.first() == Some(&0xa0) { 4 } else { 3 };
-    for _ in 0..before {
-        (_, _, fields) = element(fields)?;
-    }
-    let (_, validity, _) = element(fields)?;
-    let (kind, begins, rest) = element(validity)?;
+    // After serial number, algorithm and issuer.
+    let (kind, begins, rest) = element(field(certificate, 3)?)?;
     let begins = time(kind, begins)?;
     let (kind, ends, _) = element(rest)?;
     Some((begins, time(kind, ends)?))
+}
+
+/// The subject of a certificate (RFC 5280, 4.1.2.6): its common names, organisations and units.
+pub(crate) fn subject(certificate: &[u8]) -> Option<String> {
+    // After serial number, algorithm, issuer and validity.
+    let mut names = field(certificate, 4)?;
+    let mut shown = Vec::new();
+    while !names.is_empty() {
+        let (_, mut set, rest) = element(names)?;
+        names = rest;
+        while !set.is_empty() {
+            let (_, name, rest) = element(set)?;
+            set = rest;
+            let (_, kind, value) = element(name)?;
+            let (_, value, _) = element(value)?;
+            if let Some((_, kind)) = KINDS.iter().find(|(own, _)| *own == kind) {
+                shown.push(format!("{kind}={}", String::from_utf8_lossy(value)));
+            }
+        }
+    }
+    Some(shown.join(", "))
+}
+
+/// The content of the field of a certificate that stands after this many others.
+fn field(certificate: &[u8], after: usize) -> Option<&[u8]> {
+    let (_, signed, _) = element(certificate)?;
+    let (_, mut fields, _) = element(signed)?;
+    // The version stands in front where it is not 1.
+    let version = usize::from(fields.first() == Some(&0xa0));
+    for _ in 0..version + after {
+        (_, _, fields) = element(fields)?;
+    }
+    let (_, content, _) = element(fields)?;
+    Some(content)
 }
 
 /// The first element of DER: its tag, its content, and what follows it.

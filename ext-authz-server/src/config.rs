@@ -39,6 +39,7 @@ pub use database::Database;
 pub use identity::{Algorithm, IdentityConfig, Issuer, JwksSource};
 pub use lifecycle::Lifecycle;
 pub use listen::{Listen, ListenAddress, Tls};
+pub(crate) use load::read;
 pub use load::{Loaded, load, parse};
 pub use outbound::OutboundConfig;
 pub use problem::{ConfigError, Problem};

@@ -146,6 +146,21 @@ pub enum InjectError {
     Apply(#[from] CredentialError),
 }
 
+// === impl InjectError ===
+
+impl InjectError {
+    /// Why nothing can be said without a caller, where it is that: the credential may be had for one.
+    #[must_use]
+    pub fn needs_caller(&self) -> Option<&str> {
+        match self {
+            InjectError::Mint(MintError { kind: MintErrorKind::NeedsCaller | MintErrorKind::Consent, cause }) => {
+                Some(cause)
+            }
+            _ => None,
+        }
+    }
+}
+
 // === impl Injection ===
 
 impl Injection {
@@ -292,7 +307,7 @@ fn check_whole(choice: &Choice, request: &Request<'_>) -> Result<(), Denial> {
 
 /// Refuses a secret that cannot be scrubbed: too short to be found without false alarms, or so uniform that it is found
 /// everywhere.
-fn check_secret(secret: &[u8]) -> Result<(), CredentialError> {
+pub(crate) fn check_secret(secret: &[u8]) -> Result<(), CredentialError> {
     if secret.len() < MIN_SECRET_BYTES {
         return Err(CredentialError::TooShort);
     }

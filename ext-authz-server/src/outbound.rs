@@ -255,18 +255,18 @@ fn client(tls: &Tls, resolver: Resolver) -> Result<Client, reqwest::Error> {
 pub fn named_on_loopback(configuration: &str) -> Vec<String> {
     let mut named = Vec::new();
     // What stands in a comment is not meant.
-    let meant = |line: &'_ str| line.split(" #").next().map_or(String::new(), |text| text.to_owned());
-    let lines = configuration.lines().filter(|line| !line.trim_start().starts_with('#'));
-    let configuration: String = lines.flat_map(|line| [meant(&line.replace('\t', " ")), "\n".to_owned()]).collect();
-    for (at, _) in configuration.match_indices("://") {
-        let rest = configuration.get(at + 3..).unwrap_or_default();
-        let end = rest.find(|c: char| c.is_whitespace() || "/\"'?#,}".contains(c)).unwrap_or(rest.len());
-        let authority = rest.get(..end).unwrap_or_default();
-        let scheme =
-            if configuration.get(..at).is_some_and(|before| before.ends_with("https")) { "https" } else { "http" };
-        let Ok(url) = Url::parse(&format!("{scheme}://{authority}/")) else { continue };
-        if is_loopback(&url) {
-            named.push(format!("{}:{}", url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or(0)));
+    for line in configuration.lines().filter(|line| !line.trim_start().starts_with('#')) {
+        let line = [" #", "\t#"].iter().fold(line, |line, comment| line.split(comment).next().unwrap_or_default());
+        for (at, _) in line.match_indices("://") {
+            let (before, rest) = (line.get(..at).unwrap_or_default(), line.get(at + 3..).unwrap_or_default());
+            let end = rest.find(|c: char| c.is_whitespace() || "/\"'?#,}".contains(c)).unwrap_or(rest.len());
+            let authority = rest.get(..end).unwrap_or_default();
+            let scheme = if before.ends_with("https") { "https" } else { "http" };
+            let Ok(url) = Url::parse(&format!("{scheme}://{authority}/")) else { continue };
+            if is_loopback(&url) {
+                let (host, port) = (url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or(0));
+                named.push(format!("{host}:{port}"));
+            }
         }
     }
     named

@@ -114,17 +114,16 @@ impl Service {
         // Whoever started the process may have closed its end; that is no reason not to serve.
         let _ = writeln!(std::io::stdout(), "{}", bound.addresses());
         let freshness = serving.sources.freshness().clone();
-        let (snapshots_of_steps, snapshots_of_ages) = (snapshots.clone(), snapshots.clone());
         noticed(&engine, &snapshots, found);
+        let notice = {
+            let (engine, snapshots) = (engine.clone(), snapshots.clone());
+            move |steps| noticed(&engine, &snapshots, steps)
+        };
+        let state = state.map(|state| (state.clone(), tokio::spawn(state.follow(freshness, notice))));
+        let ageing = tokio::spawn(ages::follow(engine.clone(), snapshots.clone()));
         let following_key =
             tokio::spawn(follow_audit_key(engine.clone(), snapshots.clone(), digester.clone(), audit_key));
         let following = tokio::spawn(follow(engine.clone(), snapshots, digester, serving));
-        let notice = {
-            let engine = engine.clone();
-            move |steps| noticed(&engine, &snapshots_of_steps, steps)
-        };
-        let state = state.map(|state| (state.clone(), tokio::spawn(state.follow(freshness, notice))));
-        let ageing = tokio::spawn(ages::follow(engine.clone(), snapshots_of_ages));
         let result = bound.serve(stop).await;
         following.abort();
         ageing.abort();

@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 
 use crate::config::{self, Config, ConfigError, Loaded, Problem};
 use crate::connect::Invitations;
+use crate::hex::hex;
 use crate::identity::{Identity, jwks::JwksError};
 use crate::outbound::{Outbound, Tls, named_on_loopback};
 use crate::perimeter::address::Allowance;
@@ -44,7 +45,7 @@ pub struct Snapshots {
 
 /// What the last reload saw, so that the same files are neither loaded nor complained about twice.
 struct Attempt {
-    stamp: Option<Stamp>,
+    stamp: Stamp,
     refused: Option<String>,
     /// What the last look saw, good or bad.
     seen: Option<Result<Stamp, String>>,
@@ -83,8 +84,8 @@ impl Snapshots {
     /// # Errors
     /// Everything that is wrong with the configuration, the policy or a key file.
     pub fn load(file: &Path) -> Result<Arc<Snapshots>, ConfigError> {
-        let files = Files::read(file)?;
-        let stamp = Some(files.stamp);
+        let files = Files::read(file, config::read(file)?)?;
+        let stamp = files.stamp;
         let secrets = Secrets::standard(file.parent().unwrap_or(Path::new("")));
         let snapshot = files.into_snapshot(&secrets, None)?;
         Ok(Arc::new(Snapshots {
@@ -111,18 +112,14 @@ impl Snapshots {
     /// # Errors
     /// As [`Snapshots::load`]; the snapshot in use has not changed.
     pub fn reload(&self) -> Result<Reloaded, ConfigError> {
-        self.reload_files(None)
+        let mut last = self.last();
+        self.reload_files(&mut last, Files::read(&self.file, config::read(&self.file)?)?)
     }
 
-    /// The same, of files with this stamp where there is one; other ones are left for the next look.
-    fn reload_files(&self, only: Option<Stamp>) -> Result<Reloaded, ConfigError> {
-        let mut last = self.last();
-        let files = Files::read(&self.file)?;
-        if last.stamp == Some(files.stamp) {
+    /// The same, of files that were read.
+    fn reload_files(&self, last: &mut Attempt, files: Files) -> Result<Reloaded, ConfigError> {
+        if last.stamp == files.stamp {
             last.refused = None;
-            return Ok(Reloaded::Unchanged);
-        }
-        if only.is_some_and(|stamp| stamp != files.stamp) {
             return Ok(Reloaded::Unchanged);
         }
         let (stamp, revision) = (files.stamp, files.revision.clone());
@@ -137,7 +134,7 @@ impl Snapshots {
         let after = files.into_snapshot(&before.sources.secrets, Some(&before.identity))?;
         let needs_restart = needs_restart(&before.config, &after.config);
         self.current.store(Arc::new(after));
-        *last = Attempt { stamp: Some(stamp), refused: None, seen: None };
+        *last = Attempt { stamp, refused: None, seen: None };
         tracing::info!(revision, "configuration and policy loaded");
         if !needs_restart.is_empty() {
             tracing::warn!(settings = needs_restart.join(", "), "changed settings that take effect at the next start");
@@ -148,36 +145,27 @@ impl Snapshots {
     /// Looks at the files. What changed is loaded when two looks in a row saw the same, so that nothing half written is used.
     /// An error that was returned before, for the same reason, is returned as `None`.
     fn look(&self) -> Result<Reloaded, Option<ConfigError>> {
-        let seen = Files::read(&self.file).map(|files| files.stamp).map_err(|error| error.to_string());
-        {
-            let mut last = self.last();
-            if seen.as_ref().ok() == last.stamp.as_ref() {
-                (last.refused, last.seen) = (None, None);
-                return Ok(Reloaded::Unchanged);
-            }
-            if last.seen.as_ref() != Some(&seen) {
-                last.seen = Some(seen);
-                return Ok(Reloaded::Unchanged);
-            }
+        let mut last = self.last();
+        let bytes = config::read(&self.file);
+        // The same configuration names the same files: nothing needs to be parsed to see that none of them changed.
+        if bytes.as_ref().is_ok_and(|bytes| stamp(bytes, &self.current().config) == Some(last.stamp)) {
+            (last.refused, last.seen) = (None, None);
+            return Ok(Reloaded::Unchanged);
         }
-        self.told_once(self.reload_files(seen.ok()))
+        let files = bytes.and_then(|bytes| Files::read(&self.file, bytes));
+        let seen = Some(files.as_ref().map(|files| files.stamp).map_err(ToString::to_string));
+        if last.seen != seen {
+            last.seen = seen;
+            return Ok(Reloaded::Unchanged);
+        }
+        let result = files.and_then(|files| self.reload_files(&mut last, files));
+        last.told_once(result)
     }
 
     /// Loads everything anew, at once. An error that was returned before, for the same reason, is returned as `None`.
     fn reload_once(&self) -> Result<Reloaded, Option<ConfigError>> {
-        self.told_once(self.reload())
-    }
-
-    fn told_once(&self, result: Result<Reloaded, ConfigError>) -> Result<Reloaded, Option<ConfigError>> {
-        result.map_err(|error| {
-            let text = error.to_string();
-            let mut last = self.last();
-            if last.refused.as_ref() == Some(&text) {
-                return None;
-            }
-            last.refused = Some(text);
-            Some(error)
-        })
+        let result = self.reload();
+        self.last().told_once(result)
     }
 
     fn last(&self) -> MutexGuard<'_, Attempt> {
@@ -203,16 +191,32 @@ fn needs_restart(before: &Config, after: &Config) -> Vec<&'static str> {
     changes.into_iter().filter(|(_, changed)| *changed).map(|(name, _)| name).collect()
 }
 
+// === impl Attempt ===
+
+impl Attempt {
+    fn told_once(&mut self, result: Result<Reloaded, ConfigError>) -> Result<Reloaded, Option<ConfigError>> {
+        result.map_err(|error| {
+            let text = Some(error.to_string());
+            if self.refused == text {
+                return None;
+            }
+            self.refused = text;
+            Some(error)
+        })
+    }
+}
+
 // === impl Files ===
 
 impl Files {
-    fn read(file: &Path) -> Result<Files, ConfigError> {
-        let loaded = config::load(file)?;
+    /// Those that a configuration names, of which the bytes were read.
+    fn read(file: &Path, bytes: Vec<u8>) -> Result<Files, ConfigError> {
+        let loaded = Loaded::parse(file, bytes)?;
         let mut problems = Vec::new();
         let policy = PolicySource::read(&loaded.config.policy.directory);
         let policy = policy.map_err(|error| problems.push(policy_problem(&loaded, error))).ok();
         let mut keys = Vec::new();
-        for path in loaded.config.identity.issuers.iter().filter_map(|issuer| issuer.jwks.file.as_deref()) {
+        for path in key_files(&loaded.config) {
             match std::fs::read(path) {
                 Ok(bytes) => keys.push(bytes),
                 Err(cause) => problems.push(keys_problem(&loaded, &JwksError::Read { path: path.to_owned(), cause })),
@@ -222,17 +226,8 @@ impl Files {
             problems.sort_by_key(|problem| (problem.line, problem.column));
             return Err(ConfigError { problems });
         };
-        let mut digest = Sha256::new();
-        digest.update((loaded.bytes.len() as u64).to_be_bytes());
-        digest.update(&loaded.bytes);
-        policy.digest(&mut digest);
-        let revision: Stamp = digest.clone().finalize().into();
-        for bytes in keys {
-            digest.update((bytes.len() as u64).to_be_bytes());
-            digest.update(bytes);
-        }
-        let revision = revision.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
-        Ok(Files { loaded, policy, revision, stamp: digest.finalize().into() })
+        let (revision, stamp) = digests(&loaded.bytes, &policy, &keys);
+        Ok(Files { loaded, policy, revision, stamp })
     }
 
     fn into_snapshot(self, secrets: &Secrets, identity: Option<&Identity>) -> Result<Snapshot, ConfigError> {
@@ -254,6 +249,31 @@ impl Files {
         let sources = Arc::new(sources.with_database(config.database.is_some()));
         Ok(Snapshot { revision: self.revision, config: self.loaded.config, policy, identity, sources })
     }
+}
+
+/// The stamp of the files that a configuration names and of these bytes as its own; `None` where one cannot be read.
+fn stamp(bytes: &[u8], config: &Config) -> Option<Stamp> {
+    let policy = PolicySource::read(&config.policy.directory).ok()?;
+    let keys: Vec<Vec<u8>> = key_files(config).map(std::fs::read).collect::<Result<_, _>>().ok()?;
+    Some(digests(bytes, &policy, &keys).1)
+}
+
+fn key_files(config: &Config) -> impl Iterator<Item = &Path> {
+    config.identity.issuers.iter().filter_map(|issuer| issuer.jwks.file.as_deref())
+}
+
+/// The revision and the stamp.
+fn digests(bytes: &[u8], policy: &PolicySource, keys: &[Vec<u8>]) -> (String, Stamp) {
+    let mut digest = Sha256::new();
+    digest.update((bytes.len() as u64).to_be_bytes());
+    digest.update(bytes);
+    policy.digest(&mut digest);
+    let revision = hex(digest.clone().finalize().iter().take(6));
+    for bytes in keys {
+        digest.update((bytes.len() as u64).to_be_bytes());
+        digest.update(bytes);
+    }
+    (revision, digest.finalize().into())
 }
 
 /// The way out of a configuration: to the public Internet, to what it allows, and to loopback addresses it names itself.

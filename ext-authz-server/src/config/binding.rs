@@ -5,6 +5,7 @@ use serde::Deserialize;
 
 use super::Credential;
 use crate::seal::KMS_SCHEME;
+use crate::secret::{GRANT_SCHEME, LOCAL_SCHEMES};
 
 /// One credential, or several that belong together, and where they may go.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
@@ -139,10 +140,27 @@ pub struct SecretSource {
 // === impl SecretSource ===
 
 impl SecretSource {
+    /// Whether it lies on this machine and needs no store.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        LOCAL_SCHEMES.iter().any(|scheme| self.below(scheme).is_some())
+    }
+
+    /// The entry of `providers` whose grant it is, where it is a person's own.
+    #[must_use]
+    pub fn provider(&self) -> Option<&str> {
+        self.below(GRANT_SCHEME)
+    }
+
     /// The ARN of a key of AWS KMS, where it names one: such a key wraps others, and nobody reads it.
     #[must_use]
     pub fn kms_key(&self) -> Option<&str> {
-        self.reference.strip_prefix(KMS_SCHEME)?.strip_prefix("://")
+        self.below(KMS_SCHEME)
+    }
+
+    /// What follows `SCHEME://`.
+    fn below(&self, scheme: &str) -> Option<&str> {
+        self.reference.strip_prefix(scheme)?.strip_prefix("://")
     }
 }
 

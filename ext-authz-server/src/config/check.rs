@@ -15,7 +15,7 @@ use std::path::Path;
 use super::{Config, Credential, Destination, ListenAddress, Provider, SecretSource, Server};
 use crate::perimeter::authority::{Authority, HostPattern};
 use crate::perimeter::path;
-use crate::secret::{GRANT_SCHEME, LOCAL_SCHEMES, RESERVED_SCHEMES, Secrets};
+use crate::secret::{RESERVED_SCHEMES, Secrets};
 
 /// A problem before its position is known.
 #[derive(Debug)]
@@ -185,7 +185,7 @@ impl Checker<'_> {
             }
             for (field, source) in store.kind().secrets() {
                 self.secret(&format!("{key}.{field}"), source);
-                if !LOCAL_SCHEMES.iter().any(|scheme| source.reference.starts_with(&format!("{scheme}://"))) {
+                if !source.is_local() {
                     let remedy = "write `env://NAME` or `file:///absolute/path`";
                     self.add(format!("{key}.{field}.ref"), "a store cannot need another store", remedy);
                 }
@@ -220,14 +220,13 @@ impl Checker<'_> {
 
     /// A refresh token never goes to an upstream, and a person's own key never to a token endpoint.
     fn provider_of(&mut self, key: &str, credential: &Credential) {
-        let prefix = format!("{GRANT_SCHEME}://");
         let providers = &self.config.providers;
         let goes_upstream = !matches!(credential, Credential::Oauth(_) | Credential::Aws(_));
         for (field, source) in credential.kind().secrets() {
-            if !goes_upstream && source.reference.starts_with(&prefix) {
+            if !goes_upstream && source.provider().is_some() {
                 let message = "a person's own key goes to an upstream, never into what is minted for others";
                 self.add(format!("{key}.{field}.ref"), message, "name a secret of the service");
-            } else if let Some(name) = source.reference.strip_prefix(&prefix)
+            } else if let Some(name) = source.provider()
                 && !matches!(providers.get(name), Some(Provider::ApiKey(_)))
             {
                 let message = "it names no provider of type `api_key`";
@@ -251,7 +250,7 @@ impl Checker<'_> {
     /// A secret that is needed before any store is open.
     pub(crate) fn own_secret(&mut self, key: &str, source: &SecretSource) {
         self.secret(key, source);
-        if !LOCAL_SCHEMES.iter().any(|scheme| source.reference.starts_with(&format!("{scheme}://"))) {
+        if !source.is_local() {
             let remedy = "write `env://NAME` or `file:///absolute/path`";
             self.add(format!("{key}.ref"), "it is needed before any store is open", remedy);
         }

@@ -66,8 +66,7 @@ pub(crate) trait Kind {
 
     /// Whether it is another one for each user.
     fn is_a_users(&self) -> bool {
-        let own = |reference: &str| reference.contains("{user}") || reference.starts_with("grant://");
-        self.secrets().iter().any(|(_, source)| own(&source.reference))
+        names_user(&self.secrets())
     }
 
     /// Whether it is another one for each agent.
@@ -96,6 +95,11 @@ impl Credential {
             Credential::ClientCertificate(own) => own,
         }
     }
+}
+
+/// Whether one of these is a user's own.
+fn names_user(secrets: &[(&str, &SecretSource)]) -> bool {
+    secrets.iter().any(|(_, source)| source.provider().is_some() || source.reference.contains("{user}"))
 }
 
 fn default_template() -> String {

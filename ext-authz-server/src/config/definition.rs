@@ -4,29 +4,12 @@
 //! Where the server wants a text and the file has what YAML takes for a number, the server gets it as it is written: `007` and
 //! `7` are two users. So such a value counts with its source, and with its type.
 
-use std::fmt;
-
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::{Location, Spanned};
 use sha2::{Digest as _, Sha256};
 
-use super::{Config, node};
-
-/// One value.
-enum Entry {
-    /// Null, or nothing at all.
-    Nothing,
-    /// A text.
-    Text(String),
-    /// A number or a truth, and which one: its text is in the source.
-    Typed(String),
-    /// A list.
-    Sequence(Vec<Spanned<Entry>>),
-    /// Keys and values.
-    Mapping(Vec<(String, Spanned<Entry>)>),
-}
-
-struct EntryVisitor;
+use super::Config;
+use super::node::Node;
+use crate::hex::hex;
 
 /// A digest that is being made of parts of one source.
 struct Sum<'a> {
@@ -38,9 +21,9 @@ struct Sum<'a> {
 pub(super) fn note(config: &mut Config, text: &str) {
     // A mark at the beginning is not part of what positions count.
     let text = text.trim_start_matches('\u{feff}');
-    let Ok(document) = node::read::<Entry>(text) else { return };
+    let Ok(document) = Node::read(text) else { return };
     let entries = match member(&document.value, "bindings") {
-        Some(Entry::Sequence(entries)) => entries.as_slice(),
+        Some(Node::Sequence(entries)) => entries.as_slice(),
         _ => &[],
     };
     // An entry without a digest is approved by no digest.
@@ -48,14 +31,14 @@ pub(super) fn note(config: &mut Config, text: &str) {
         let mut sum = Sum { digest: Sha256::new(), source: text };
         sum.digest.update(b"keyward binding 1");
         if sum.add(entry).is_some() {
-            binding.definition = sum.digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+            binding.definition = hex(&sum.digest.finalize());
         }
     }
 }
 
-fn member<'a>(entry: &'a Entry, name: &str) -> Option<&'a Entry> {
-    let Entry::Mapping(members) = entry else { return None };
-    members.iter().find(|(key, _)| key == name).map(|(_, value)| &value.value)
+fn member<'a>(node: &'a Node, name: &str) -> Option<&'a Node> {
+    let Node::Mapping(members) = node else { return None };
+    members.iter().find(|(key, _)| key.value == name).map(|(_, value)| &value.value)
 }
 
 // === impl Sum ===
@@ -63,27 +46,27 @@ fn member<'a>(entry: &'a Entry, name: &str) -> Option<&'a Entry> {
 impl Sum<'_> {
     /// Adds a value: its kind, its length and its parts, so that no other value gives the same bytes. `None` where its source
     /// is not to be found.
-    fn add(&mut self, entry: &Spanned<Entry>) -> Option<()> {
-        match &entry.value {
-            Entry::Nothing => self.frame(b'0', 0),
-            Entry::Text(text) => self.text(b's', text),
-            Entry::Typed(value) => {
-                let source = self.source_of(entry.defined)?;
-                self.text(b't', value);
+    fn add(&mut self, node: &Spanned<Node>) -> Option<()> {
+        match &node.value {
+            Node::Nothing => self.frame(b'0', 0),
+            Node::Scalar(text, None) => self.text(b's', text),
+            Node::Scalar(text, Some(kind)) => {
+                let source = self.source_of(node.defined)?;
+                self.text(b't', &format!("{kind} {text}"));
                 self.text(b'w', source);
             }
-            Entry::Sequence(items) => {
+            Node::Sequence(items) => {
                 self.frame(b'l', items.len());
                 for item in items {
                     self.add(item)?;
                 }
             }
-            Entry::Mapping(members) => {
+            Node::Mapping(members) => {
                 self.frame(b'm', members.len());
                 let mut members: Vec<_> = members.iter().collect();
-                members.sort_by(|one, other| one.0.cmp(&other.0));
+                members.sort_by(|(one, _), (other, _)| one.value.cmp(&other.value));
                 for (key, value) in members {
-                    self.text(b'k', key);
+                    self.text(b'k', &key.value);
                     self.add(value)?;
                 }
             }
@@ -109,70 +92,6 @@ impl<'a> Sum<'a> {
         let begin = usize::try_from(span.byte_offset()?).ok()?;
         let end = begin.checked_add(usize::try_from(span.byte_len()?).ok()?)?;
         self.source.get(begin..end).map(str::trim).filter(|text| !text.is_empty())
-    }
-}
-
-// === impl Entry ===
-
-impl<'de> Deserialize<'de> for Entry {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(EntryVisitor)
-    }
-}
-
-impl<'de> Visitor<'de> for EntryVisitor {
-    type Value = Entry;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("any value")
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Entry, E> {
-        Ok(Entry::Typed(format!("truth {value}")))
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Entry, E> {
-        Ok(Entry::Typed(format!("number {value}")))
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Entry, E> {
-        Ok(Entry::Typed(format!("number {value}")))
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<Entry, E> {
-        Ok(Entry::Typed(format!("fraction {value}")))
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<Entry, E> {
-        Ok(Entry::Text(value.to_owned()))
-    }
-
-    fn visit_unit<E>(self) -> Result<Entry, E> {
-        Ok(Entry::Nothing)
-    }
-
-    fn visit_none<E>(self) -> Result<Entry, E> {
-        Ok(Entry::Nothing)
-    }
-
-    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Entry, D::Error> {
-        Entry::deserialize(deserializer)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Entry, A::Error> {
-        let mut items = Vec::new();
-        while let Some(item) = access.next_element()? {
-            items.push(item);
-        }
-        Ok(Entry::Sequence(items))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Entry, A::Error> {
-        let mut members = Vec::new();
-        while let Some(member) = access.next_entry()? {
-            members.push(member);
-        }
-        Ok(Entry::Mapping(members))
     }
 }
 

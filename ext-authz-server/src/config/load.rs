@@ -28,15 +28,12 @@ pub struct Loaded {
 /// # Errors
 /// A file that cannot be read, is not YAML of this shape, or must not run.
 pub fn load(file: &Path) -> Result<Loaded, ConfigError> {
-    let bytes = match std::fs::read(file) {
-        Ok(bytes) => bytes,
-        Err(cause) => return Err(whole(file, format!("cannot be read: {cause}"), "name an existing file")),
-    };
-    let config = match std::str::from_utf8(&bytes) {
-        Ok(text) => parse(file, text)?,
-        Err(cause) => return Err(whole(file, format!("is not UTF-8: {cause}"), "save it as UTF-8")),
-    };
-    Ok(Loaded { config, file: file.to_owned(), bytes })
+    Loaded::parse(file, read(file)?)
+}
+
+/// Reads a configuration file, and nothing in it.
+pub(crate) fn read(file: &Path) -> Result<Vec<u8>, ConfigError> {
+    std::fs::read(file).map_err(|cause| whole(file, format!("cannot be read: {cause}"), "name an existing file"))
 }
 
 /// Reads and checks a configuration; `file` names it in problems, and relative paths start from its directory.
@@ -118,6 +115,15 @@ fn plain(message: &str) -> String {
 // === impl Loaded ===
 
 impl Loaded {
+    /// Reads and checks the bytes of a configuration file.
+    pub(crate) fn parse(file: &Path, bytes: Vec<u8>) -> Result<Loaded, ConfigError> {
+        let config = match std::str::from_utf8(&bytes) {
+            Ok(text) => parse(file, text)?,
+            Err(cause) => return Err(whole(file, format!("is not UTF-8: {cause}"), "save it as UTF-8")),
+        };
+        Ok(Loaded { config, file: file.to_owned(), bytes })
+    }
+
     /// A problem with what a key of the file names, for example a missing file, at the place of that key.
     #[must_use]
     pub fn problem(&self, key: &str, message: String, remedy: &str) -> Problem {

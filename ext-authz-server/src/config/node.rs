@@ -7,8 +7,11 @@ use serde_saphyr::{DuplicateKeyPolicy, NonFiniteFloatPolicy, Spanned};
 
 /// One value.
 pub(super) enum Node {
-    /// The text of a single value; `None` is null, or nothing at all.
-    Scalar(Option<String>),
+    /// Null, or nothing at all.
+    Nothing,
+    /// The text of a single value, and the type that YAML takes it for, where it is no text. Digests of definitions hold
+    /// both as they are written here.
+    Scalar(String, Option<&'static str>),
     /// A list.
     Sequence(Vec<Spanned<Node>>),
     /// Keys and values in the order of the file; a key that occurs twice is here twice.
@@ -16,20 +19,6 @@ pub(super) enum Node {
 }
 
 struct NodeVisitor;
-
-/// Reads a document without a shape of its own.
-///
-/// # Errors
-/// The text is not YAML.
-pub(super) fn read<'de, T: Deserialize<'de>>(text: &'de str) -> Result<Spanned<T>, serde_saphyr::Error> {
-    let options = serde_saphyr::options! {
-        duplicate_keys: DuplicateKeyPolicy::LastWins,
-        strict_booleans: true,
-        non_finite_float_policy: NonFiniteFloatPolicy::AsString,
-        with_snippet: false,
-    };
-    serde_saphyr::from_str_with_options(text, options)
-}
 
 // === impl Node ===
 
@@ -39,7 +28,13 @@ impl Node {
     /// # Errors
     /// The text is not YAML.
     pub(super) fn read(text: &str) -> Result<Spanned<Node>, serde_saphyr::Error> {
-        read(text)
+        let options = serde_saphyr::options! {
+            duplicate_keys: DuplicateKeyPolicy::LastWins,
+            strict_booleans: true,
+            non_finite_float_policy: NonFiniteFloatPolicy::AsString,
+            with_snippet: false,
+        };
+        serde_saphyr::from_str_with_options(text, options)
     }
 }
 
@@ -57,31 +52,31 @@ impl<'de> Visitor<'de> for NodeVisitor {
     }
 
     fn visit_bool<E>(self, value: bool) -> Result<Node, E> {
-        Ok(Node::Scalar(Some(value.to_string())))
+        Ok(Node::Scalar(value.to_string(), Some("truth")))
     }
 
     fn visit_i64<E>(self, value: i64) -> Result<Node, E> {
-        Ok(Node::Scalar(Some(value.to_string())))
+        Ok(Node::Scalar(value.to_string(), Some("number")))
     }
 
     fn visit_u64<E>(self, value: u64) -> Result<Node, E> {
-        Ok(Node::Scalar(Some(value.to_string())))
+        Ok(Node::Scalar(value.to_string(), Some("number")))
     }
 
     fn visit_f64<E>(self, value: f64) -> Result<Node, E> {
-        Ok(Node::Scalar(Some(value.to_string())))
+        Ok(Node::Scalar(value.to_string(), Some("fraction")))
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Node, E> {
-        Ok(Node::Scalar(Some(value.to_owned())))
+        Ok(Node::Scalar(value.to_owned(), None))
     }
 
     fn visit_unit<E>(self) -> Result<Node, E> {
-        Ok(Node::Scalar(None))
+        Ok(Node::Nothing)
     }
 
     fn visit_none<E>(self) -> Result<Node, E> {
-        Ok(Node::Scalar(None))
+        Ok(Node::Nothing)
     }
 
     fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Node, D::Error> {

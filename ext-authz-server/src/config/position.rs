@@ -51,7 +51,7 @@ impl Positions {
 
     fn add(&mut self, path: &str, node: &Node) {
         match node {
-            Node::Scalar(_) => {}
+            Node::Nothing | Node::Scalar(..) => {}
             Node::Sequence(items) => {
                 for (index, item) in items.iter().enumerate() {
                     let path = format!("{path}[{index}]");

@@ -51,19 +51,19 @@ impl<'a> Shape<'a> {
         let (schema, is_secret) = self.resolve(schema);
         let place = Place { key: place.key.clone(), at: place.at, is_secret: place.is_secret || is_secret };
         match (kind(schema), node) {
-            (Kind::Choice(choices), Node::Scalar(Some(text))) if !choices.contains(&text.as_str()) => {
+            (Kind::Choice(choices), Node::Scalar(text, _)) if !choices.contains(&text.as_str()) => {
                 let message = format!("{} is not one of the choices", shown(text, place.is_secret));
                 self.add(&place.key, place.at, message, format!("write one of {}", listed(&choices)));
             }
-            (Kind::Address, Node::Scalar(Some(text))) => {
+            (Kind::Address, Node::Scalar(text, _)) => {
                 if let Err(error) = text.parse::<ListenAddress>() {
                     self.add(&place.key, place.at, error.to_string(), "");
                 }
             }
-            (Kind::Choice(_) | Kind::Text, Node::Scalar(Some(_))) => {}
-            (Kind::Truth, Node::Scalar(Some(text)))
+            (Kind::Choice(_) | Kind::Text, Node::Scalar(..)) => {}
+            (Kind::Truth, Node::Scalar(text, _))
                 if ["true", "false"].iter().any(|word| word.eq_ignore_ascii_case(text)) => {}
-            (Kind::Number(least, most), Node::Scalar(Some(text))) if is_number(text, least, most) => {}
+            (Kind::Number(least, most), Node::Scalar(text, _)) if is_number(text, least, most) => {}
             (Kind::List(items), Node::Sequence(list)) => {
                 for (index, item) in list.iter().enumerate() {
                     let key = format!("{}[{index}]", place.key);
@@ -75,11 +75,11 @@ impl<'a> Shape<'a> {
             (Kind::Tagged(variants), Node::Mapping(members)) => self.tagged(&place, variants, members),
             (kind, node) => {
                 let got = match node {
-                    Node::Scalar(None) => "nothing".to_owned(),
-                    Node::Scalar(Some(text)) if matches!(kind, Kind::Truth | Kind::Number(..)) => {
+                    Node::Nothing => "nothing".to_owned(),
+                    Node::Scalar(text, _) if matches!(kind, Kind::Truth | Kind::Number(..)) => {
                         shown(text, place.is_secret)
                     }
-                    Node::Scalar(Some(_)) => "a single value".to_owned(),
+                    Node::Scalar(..) => "a single value".to_owned(),
                     Node::Sequence(_) => "a list".to_owned(),
                     Node::Mapping(_) => "keys and values".to_owned(),
                 };
@@ -105,7 +105,7 @@ impl<'a> Shape<'a> {
                 continue;
             }
             let Some(schema) = schema.pointer("/properties").and_then(|known| known.get(name)).or(by_name) else {
-                if place.is_secret && matches!(value.value, Node::Scalar(None)) {
+                if place.is_secret && matches!(value.value, Node::Nothing) {
                     self.add(&place.key, key.referenced, "unknown key (not shown, it may be a secret)", "remove it");
                     continue;
                 }
@@ -118,7 +118,7 @@ impl<'a> Shape<'a> {
             };
             // Null reads as absent where a key may be absent and has no default.
             let may_be_null = !required.contains(&name) && by_name.is_none() && schema.get("default").is_none();
-            if !(may_be_null && matches!(value.value, Node::Scalar(None))) {
+            if !(may_be_null && matches!(value.value, Node::Nothing)) {
                 let place = Place { key: path, at: value.referenced, is_secret: place.is_secret };
                 self.check(&place, schema, &value.value);
             }
@@ -139,7 +139,7 @@ impl<'a> Shape<'a> {
             self.add(&place.key, place.at, "`type` is missing", format!("add it: one of {}", listed(&types)));
             return;
         };
-        let Node::Scalar(Some(text)) = &found.value else {
+        let Node::Scalar(text, _) = &found.value else {
             let key = format!("{}.type", place.key);
             self.add(&key, found.referenced, "not a type", format!("write one of {}", listed(&types)));
             return;

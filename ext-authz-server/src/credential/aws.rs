@@ -24,6 +24,7 @@ use crate::caller::{self, Caller};
 use crate::config::credential::Kind as _;
 use crate::config::{AwsCredential, AwsKeys, AwsPayload, AwsSignature, AwsSource};
 use crate::freshness::{Key, MintError, MintErrorKind};
+use crate::hex::hex;
 use crate::secret::Secrets;
 use crate::sources::Sources;
 use role::{ACCESS_KEY_ID, Role, RoleError, SECRET_ACCESS_KEY, SESSION_TOKEN, WebIdentity};
@@ -76,8 +77,7 @@ impl Aws {
             AwsSource::Static(own) => Ok(Source::Static(own.clone())),
         };
         let allowed = Allowed { services: configured.services.clone(), regions: configured.regions.clone() };
-        let digest = Sha256::digest(format!("{:?}", configured.source).as_bytes());
-        let digest = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        let digest = hex(&Sha256::digest(format!("{:?}", configured.source)));
         let personal = configured.secrets().iter().any(|(_, source)| caller::is_template(&source.reference));
         Aws { configured, allowed, source, digest, personal }
     }

@@ -12,11 +12,12 @@ use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STAN
 use base64::engine::{DecodePaddingMode, GeneralPurpose as Alphabet};
 use zeroize::Zeroizing;
 
-use super::template::{Stamp, Template, hex, written};
+use super::template::{Stamp, Template, written};
 use super::{Credential, CredentialError, Material, Minting, Outgoing, SlotName, header, query};
 use crate::caller::Caller;
 use crate::config::{HmacAlgorithm, HmacCredential, KeyEncoding, SignatureEncoding};
 use crate::freshness::Key;
+use crate::hex::hex;
 use crate::request::mint_decision_id;
 use crate::sources::Sources;
 

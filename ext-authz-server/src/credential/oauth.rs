@@ -27,11 +27,11 @@ use std::time::SystemTime;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-use super::template::hex;
 use super::{Credential, CredentialError, Material, Minting, Outgoing, SlotName, query};
 use crate::caller::{self, Caller};
 use crate::config::{OauthClient, OauthCredential, OauthGrant, TOKEN, UpstreamScheme};
 use crate::freshness::{Key, MintError};
+use crate::hex::hex;
 use crate::sources::Sources;
 use dpop::DpopKey;
 use endpoint::Endpoint;

@@ -1,6 +1,5 @@
 //! Text with parts of the outgoing request in braces: what a signature covers, and where it goes.
 
-use std::fmt::Write as _;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
@@ -12,6 +11,7 @@ use zeroize::Zeroizing;
 use super::{CredentialError, Outgoing};
 use crate::audit::record::rfc3339;
 use crate::config::{QueryOrder, TimestampFormat};
+use crate::hex::hex;
 
 /// The longest template, in bytes.
 pub const MAX_TEMPLATE_BYTES: usize = 4096;
@@ -293,15 +293,6 @@ fn sorted(query: &str) -> String {
         .map(|(name, value)| value.map_or(name.to_owned(), |value| format!("{name}={value}")))
         .collect();
     written.join("&")
-}
-
-/// Lower-case hexadecimal digits.
-#[must_use]
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 #[cfg(test)]

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
-use super::{Database, DatabaseError, Topic, failed, unix_ms};
+use super::shared::tell;
+use super::{Database, DatabaseError, Topic, failed};
 use crate::lifecycle::Entry;
 use crate::seal::{Place, Scope, SealError, Sealed, Sealer};
 
@@ -116,13 +117,7 @@ impl DatabaseBindings {
         let topic = Topic::Binding { environment: entry.environment.clone(), id: entry.id.clone() };
         let doing = |error: sqlx::Error| failed("add a step to a binding's history", &error);
         let mut transaction = self.database.pool().begin().await.map_err(doing)?;
-        // First the counter: its row is a lock for all who write here.
-        let number: i64 =
-            sqlx::query("UPDATE counters SET value = value + 1 WHERE name = 'invalidations' RETURNING value")
-                .fetch_one(&mut *transaction)
-                .await
-                .and_then(|row| row.try_get(0))
-                .map_err(doing)?;
+        tell(&mut transaction, &topic).await.map_err(doing)?;
         let added = sqlx::query(
             "INSERT INTO binding_history (environment, id, version, key_id, sealed, created_ms) \
              VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (environment, id, version) DO NOTHING",
@@ -140,13 +135,6 @@ impl DatabaseBindings {
             transaction.rollback().await.map_err(doing)?;
             return Ok(false);
         }
-        sqlx::query("INSERT INTO invalidations (number, topic, created_ms) VALUES ($1, $2, $3)")
-            .bind(number)
-            .bind(topic.text())
-            .bind(unix_ms(std::time::SystemTime::now()))
-            .execute(&mut *transaction)
-            .await
-            .map_err(doing)?;
         transaction.commit().await.map_err(doing)?;
         Ok(true)
     }

@@ -8,6 +8,7 @@ use sqlx::Row as _;
 use sqlx::any::AnyRow;
 use zeroize::Zeroizing;
 
+use super::shared::tell;
 use super::{Database, Topic, failed, from_unix_ms, unix_ms};
 use crate::grants::{Grant, GrantCard, GrantError, GrantKey, Grants, MAX_PART_BYTES, Replaced, Version};
 use crate::plan::Pending;
@@ -204,24 +205,6 @@ impl Drop for Content {
     fn drop(&mut self) {
         zeroize::Zeroize::zeroize(&mut self.secret);
     }
-}
-
-/// Tells every replica that something is no longer valid, and forgets the material made of it, once this transaction is there.
-/// It comes first in it: the counter's row is a lock for all who tell something.
-pub(super) async fn tell(transaction: &mut sqlx::Transaction<'_, sqlx::Any>, topic: &Topic) -> Result<(), sqlx::Error> {
-    let topic = topic.text();
-    let number: i64 = sqlx::query("UPDATE counters SET value = value + 1 WHERE name = 'invalidations' RETURNING value")
-        .fetch_one(&mut **transaction)
-        .await
-        .and_then(|row| row.try_get(0))?;
-    sqlx::query("DELETE FROM material WHERE topic = $1").bind(&topic).execute(&mut **transaction).await?;
-    sqlx::query("INSERT INTO invalidations (number, topic, created_ms) VALUES ($1, $2, $3)")
-        .bind(number)
-        .bind(&topic)
-        .bind(unix_ms(SystemTime::now()))
-        .execute(&mut **transaction)
-        .await?;
-    Ok(())
 }
 
 fn place<'a>(key: &'a GrantKey, row: &'a str) -> Place<'a> {

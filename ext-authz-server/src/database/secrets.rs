@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use sqlx::Row as _;
 use zeroize::Zeroizing;
 
-use super::grants::tell;
+use super::shared::tell;
 use super::{Database, DatabaseError, Topic, failed, from_unix_ms, unix_ms};
 use crate::seal::{Place, Scope, SealError, Sealed, Sealer};
 

@@ -120,7 +120,7 @@ impl DatabaseShared {
     }
 
     /// Keeps a material unless its topic was published after number `mark`. The counter's row is locked meanwhile, as by
-    /// [`DatabaseShared::announce`], so that one of the two sees the other. Whether nothing was published.
+    /// [`tell`], so that one of the two sees the other. Whether nothing was published.
     async fn keep(&self, key: &Key, material: &Material, mark: i64) -> Result<bool, SharedError> {
         let Some(expires) = material.expires() else { return Ok(true) };
         let id = key.digest().to_string();
@@ -192,7 +192,11 @@ impl DatabaseShared {
     /// # Errors
     /// The replicas cannot be told.
     pub async fn publish(&self, topic: &Topic) -> Result<(), SharedError> {
-        self.announce(&topic.text()).await
+        let doing = |error: sqlx::Error| failed("publish an invalidation", &error);
+        let mut transaction = self.database.pool().begin().await.map_err(doing)?;
+        tell(&mut transaction, topic).await.map_err(doing)?;
+        transaction.commit().await.map_err(doing)?;
+        Ok(())
     }
 
     /// What was published after number `after`, oldest first, and the newest number (or `after`). `None` asks where the
@@ -203,33 +207,6 @@ impl DatabaseShared {
     pub async fn poll(&self, after: Option<i64>) -> Result<(i64, Vec<Topic>), SharedError> {
         let (newest, topics) = self.announced(after).await?;
         Ok((newest, topics.iter().filter_map(|text| serde_json::from_str(text).ok()).collect()))
-    }
-
-    /// The counter's row is locked until the invalidation is there, so that numbers appear in their order and a poll
-    /// never passes over one that comes late.
-    async fn announce(&self, topic: &str) -> Result<(), SharedError> {
-        let doing = |error: sqlx::Error| failed("publish an invalidation", &error);
-        let mut transaction = self.database.pool().begin().await.map_err(doing)?;
-        let number: i64 =
-            sqlx::query("UPDATE counters SET value = value + 1 WHERE name = 'invalidations' RETURNING value")
-                .fetch_one(&mut *transaction)
-                .await
-                .and_then(|row| row.try_get(0))
-                .map_err(doing)?;
-        sqlx::query("DELETE FROM material WHERE topic = $1")
-            .bind(topic)
-            .execute(&mut *transaction)
-            .await
-            .map_err(doing)?;
-        sqlx::query("INSERT INTO invalidations (number, topic, created_ms) VALUES ($1, $2, $3)")
-            .bind(number)
-            .bind(topic)
-            .bind(unix_ms(SystemTime::now()))
-            .execute(&mut *transaction)
-            .await
-            .map_err(doing)?;
-        transaction.commit().await.map_err(doing)?;
-        Ok(())
     }
 
     async fn count(&self) -> Result<i64, SharedError> {
@@ -330,6 +307,25 @@ impl Drop for Content {
     fn drop(&mut self) {
         self.fields.iter_mut().for_each(|(_, value, _)| zeroize::Zeroize::zeroize(value));
     }
+}
+
+/// Tells every replica that something is no longer valid, and forgets the material made of it, once this transaction is there.
+/// It comes first in it: the counter's row is a lock for all who tell something, so that numbers appear in their order and a
+/// poll never passes over one that comes late.
+pub(super) async fn tell(transaction: &mut sqlx::Transaction<'_, sqlx::Any>, topic: &Topic) -> Result<(), sqlx::Error> {
+    let topic = topic.text();
+    let number: i64 = sqlx::query("UPDATE counters SET value = value + 1 WHERE name = 'invalidations' RETURNING value")
+        .fetch_one(&mut **transaction)
+        .await
+        .and_then(|row| row.try_get(0))?;
+    sqlx::query("DELETE FROM material WHERE topic = $1").bind(&topic).execute(&mut **transaction).await?;
+    sqlx::query("INSERT INTO invalidations (number, topic, created_ms) VALUES ($1, $2, $3)")
+        .bind(number)
+        .bind(&topic)
+        .bind(unix_ms(SystemTime::now()))
+        .execute(&mut **transaction)
+        .await?;
+    Ok(())
 }
 
 fn place<'a>(tenant: &'a str, id: &'a str) -> Place<'a> {

@@ -7,10 +7,8 @@ use tonic::Request;
 use tonic::transport::server::UdsConnectInfo;
 
 use crate::audit::record::bounded;
-
-/// A kind of name (RFC 5280, appendix A.1), by the content of its object identifier.
-const KINDS: [(&[u8], &str); 3] =
-    [(&[0x55, 0x04, 0x03], "CN"), (&[0x55, 0x04, 0x0a], "O"), (&[0x55, 0x04, 0x0b], "OU")];
+use crate::certificate::subject;
+use crate::hex::hex;
 
 /// The subject and the SHA-256 of the peer's certificate; where it needs none, how it came here.
 pub(super) fn peer<T>(request: &Request<T>) -> String {
@@ -32,58 +30,18 @@ fn of_address(address: SocketAddr) -> String {
 }
 
 fn of_certificate(certificate: &[u8]) -> String {
-    let digest: String = Sha256::digest(certificate).iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest = hex(&Sha256::digest(certificate));
     // The digest is first: it is never what a long subject would cut off.
     format!("sha256:{digest} {}", bounded(&subject(certificate).unwrap_or_default())).trim_end().to_owned()
-}
-
-/// The subject of a certificate (RFC 5280, 4.1.2.6): its common names, organisations and units.
-fn subject(certificate: &[u8]) -> Option<String> {
-    let (_, signed, _) = element(certificate)?;
-    let (_, mut fields, _) = element(signed)?;
-    // The version stands in front where it is not 1; then come serial number, algorithm, issuer and validity.
-    let before = if fields.first() == Some(&0xa0) { 5 } else { 4 };
-    for _ in 0..before {
-        (_, _, fields) = element(fields)?;
-    }
-    let (_, mut names, _) = element(fields)?;
-    let mut shown = Vec::new();
-    while !names.is_empty() {
-        let (_, mut set, rest) = element(names)?;
-        names = rest;
-        while !set.is_empty() {
-            let (_, name, rest) = element(set)?;
-            set = rest;
-            let (_, kind, value) = element(name)?;
-            let (_, value, _) = element(value)?;
-            if let Some((_, kind)) = KINDS.iter().find(|(own, _)| *own == kind) {
-                shown.push(format!("{kind}={}", String::from_utf8_lossy(value)));
-            }
-        }
-    }
-    Some(shown.join(", "))
-}
-
-/// The first element of DER: its tag, its content, and what follows it.
-fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
-    let (&tag, rest) = der.split_first()?;
-    let (&short, mut rest) = rest.split_first()?;
-    let mut length = usize::from(short);
-    if short & 0x80 != 0 {
-        let (long, after) = rest.split_at_checked(usize::from(short & 0x7f))?;
-        if long.is_empty() || long.len() > 4 {
-            return None;
-        }
-        length = long.iter().fold(0, |sum, byte| sum << 8 | usize::from(*byte));
-        rest = after;
-    }
-    let (content, rest) = rest.split_at_checked(length)?;
-    Some((tag, content, rest))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
+    const COUNTRY: &[u8] = &[0x55, 0x04, 0x06];
+    const ORGANISATION: &[u8] = &[0x55, 0x04, 0x0a];
 
     /// An element of DER with this content.
     fn der(tag: u8, content: &[u8]) -> Vec<u8> {
@@ -98,14 +56,14 @@ mod tests {
 
     fn certificate(names: &[Vec<u8>], version: bool) -> Vec<u8> {
         let mut fields = if version { vec![der(0xa0, &der(0x02, &[2]))] } else { Vec::new() };
-        fields.extend([der(0x02, &[1]), der(0x30, &[]), der(0x30, &name(KINDS[0].0, "issuer")), der(0x30, &[])]);
+        fields.extend([der(0x02, &[1]), der(0x30, &[]), der(0x30, &name(COMMON_NAME, "issuer")), der(0x30, &[])]);
         fields.push(der(0x30, &names.concat()));
         der(0x30, &der(0x30, &fields.concat()))
     }
 
     #[test]
     fn a_subject_is_read_and_a_broken_one_costs_nothing_but_itself() {
-        let names = [name(KINDS[1].0, "Payments"), name(&[0x55, 0x04, 0x06], "CH"), name(KINDS[0].0, "envoy-1\n")];
+        let names = [name(ORGANISATION, "Payments"), name(COUNTRY, "CH"), name(COMMON_NAME, "envoy-1\n")];
         for version in [true, false] {
             let whole = certificate(&names, version);
             assert_eq!(subject(&whole).as_deref(), Some("O=Payments, CN=envoy-1\n"));

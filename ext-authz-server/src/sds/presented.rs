@@ -11,6 +11,7 @@ use crate::caller::Caller;
 use crate::certificate::Pair;
 use crate::config::ClientCertificateCredential;
 use crate::freshness::MintError;
+use crate::hex::hex;
 use crate::secret::{SecretBytes, Secrets};
 
 /// A pair as Envoy gets it. No `Debug`: it holds a key.
@@ -79,8 +80,7 @@ impl Found {
         let pair = Pair::read(self.certificate.expose(), self.key.expose(), SystemTime::now());
         let pair = pair.map_err(|error| error.to_string())?;
         // Over the chain only: it is public, and names the key.
-        let digest = Sha256::digest(self.certificate.expose());
-        let version = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        let version = hex(Sha256::digest(self.certificate.expose()).iter().take(8));
         Ok(Presented { certificate: self.certificate, key: self.key, pair, version })
     }
 

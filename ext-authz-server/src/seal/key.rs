@@ -7,6 +7,7 @@ use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use super::SealError;
+use crate::hex::hex;
 use crate::plan::Pending;
 
 /// The first byte of everything that is sealed.
@@ -60,7 +61,7 @@ impl LocalKey {
         let mut digest = Sha256::new();
         digest.update(b"keyward key-encryption key id\0");
         digest.update(&*bytes);
-        let id: String = digest.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        let id = hex(digest.finalize().iter().take(8));
         Ok(LocalKey { id, aead: Aead::new(&bytes)? })
     }
 }

@@ -7,7 +7,6 @@ use super::{Credential, Kind};
 use crate::caller::is_template;
 use crate::config::SecretSource;
 use crate::config::check::Checker;
-use crate::secret::GRANT_SCHEME;
 
 /// A client certificate and its key, which Envoy asks Keyward's server for (Secret Discovery Service) and presents on every
 /// connection of the cluster that names it, whoever's request it carries.
@@ -31,7 +30,7 @@ impl Kind for ClientCertificateCredential {
     fn check(&self, key: &str, checker: &mut Checker<'_>) {
         checker.name(format!("{key}.name"), &self.name);
         for (field, source) in self.secrets() {
-            if is_template(&source.reference) || source.reference.starts_with(&format!("{GRANT_SCHEME}://")) {
+            if is_template(&source.reference) || source.provider().is_some() {
                 let message = "the connections of a cluster are everybody's, so the certificate cannot be one caller's";
                 checker.add(format!("{key}.{field}.ref"), message, "name a secret of the service");
             }

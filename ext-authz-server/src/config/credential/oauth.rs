@@ -8,7 +8,7 @@ pub use services::{AzureIdentity, GithubApp, GoogleKey, GoogleMetadata, Imperson
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::Kind;
+use super::{Kind, names_user};
 use crate::config::SecretSource;
 use crate::config::check::Checker;
 
@@ -318,10 +318,7 @@ impl Kind for OauthCredential {
     fn is_a_users(&self) -> bool {
         let of_caller = |token: Option<&TokenSource>| token.is_none_or(|token| token.from == TokenFrom::Caller);
         let takes_token = matches!(self.grant, OauthGrant::TokenExchange | OauthGrant::OnBehalfOf | OauthGrant::IdJag);
-        let own = |reference: &str| reference.contains("{user}");
-        self.provider.is_some()
-            || (takes_token && of_caller(self.subject.as_ref()))
-            || self.secrets().iter().any(|(_, source)| own(&source.reference))
+        self.provider.is_some() || (takes_token && of_caller(self.subject.as_ref())) || names_user(&self.secrets())
     }
 
     fn secrets(&self) -> Vec<(&'static str, &SecretSource)> {

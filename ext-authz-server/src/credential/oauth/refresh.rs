@@ -17,6 +17,7 @@ use super::response::{Expected, Tokens};
 use super::{Asking, Issued};
 use crate::freshness::MintError;
 use crate::grants::{Grant, GrantKey, Grants, Replaced, Version};
+use crate::hex::hex;
 use crate::secret::SecretBytes;
 
 /// How often a grant is begun anew because another replica was faster.
@@ -87,7 +88,7 @@ async fn services(asking: &Asking<'_>) -> Result<Issued, MintError> {
     };
     // Its own line for each first token: whoever puts a new one there begins a new line.
     let line = Sha256::new().chain_update(seed.expose()).chain_update(asking.client_id()).finalize();
-    let line: String = line.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    let line = hex(line.iter().take(16));
     let key = GrantKey::new("", "service", &line);
     let turn = Arc::new(turn(&key).lock_owned().await);
     for _ in 0..MAX_TURNS {
