@@ -5,7 +5,7 @@ package keyward_test
 import data.keyward
 
 demo_user := {
-	"key": "k", "issuer": "demo", "subject": "alice", "agent": "demo-agent", "kind": "user",
+	"key": "k", "issuer": "demo", "subject": "alice", "tenant": "demo", "agent": "demo-agent", "kind": "user",
 	"roles": ["demo-user"], "claims": {},
 }
 
@@ -19,6 +19,7 @@ call(principal, tool, arguments) := {
 		"arguments": arguments, "params": {"name": tool, "arguments": arguments},
 	},
 	"http": {"method": "POST", "path": "/mcp", "authority": "mcp.example", "class": "write"},
+	"bindings": [{"id": "demo-api-key", "mode": "service_account", "owner": "platform-team", "risk": null}],
 	"source": {"address": "127.0.0.1"},
 	"time": {"unix_secs": 1785240000, "rfc3339": "2026-07-28T12:00:00Z"},
 }

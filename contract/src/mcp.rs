@@ -12,7 +12,7 @@ mod names;
 mod refusal;
 mod revision;
 
-pub use headers::Headers;
+pub use headers::{Headers, mirrored};
 pub use message::{Id, IdText, Message, Notification, Operation, OperationKind, Request, Response};
 pub use refusal::{ErrorFacts, Refusal, batch_body, error_body, plain_body};
 pub use revision::Revision;

@@ -12,6 +12,7 @@ use tokio::net::TcpListener;
 
 use crate::audit::record::rfc3339;
 use crate::check::Engine;
+use crate::config::Risk;
 use crate::lifecycle::State;
 use crate::serve::ServeError;
 
@@ -31,8 +32,13 @@ struct Card {
     id: String,
     mode: &'static str,
     owner: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    risk: Option<&'static str>,
     environment: String,
     servers: Vec<String>,
+    /// Absent where it is for every tool.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tools: Option<Vec<String>>,
     principals: Option<CardPrincipals>,
     hosts: Vec<String>,
     credentials: Vec<CardCredential>,
@@ -135,8 +141,10 @@ async fn bindings(Shared(engine): Shared<Arc<Engine>>) -> Json<Vec<Card>> {
         id: binding.id.clone(),
         mode: binding.mode.name(),
         owner: binding.owner.clone(),
+        risk: binding.risk.map(Risk::as_str),
         environment: binding.environment.clone(),
         servers: binding.servers.clone(),
+        tools: binding.tools.as_ref().map(|tools| tools.patterns().to_vec()),
         principals: binding.principals.as_ref().map(|principals| CardPrincipals {
             users: principals.users.clone(),
             agents: principals.agents.clone(),

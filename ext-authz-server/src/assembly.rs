@@ -8,7 +8,7 @@ use keyward_contract::json::Value as Json;
 use sha2::{Digest, Sha256};
 
 use crate::audit::Digester;
-use crate::binding::{Binding, Catalogue, Mode as BindingMode, Principals};
+use crate::binding::{Binding, Catalogue, Mode as BindingMode, Principals, Tools};
 use crate::caller::is_template;
 use crate::config::{self, ServerMode};
 use crate::credential::kinds;
@@ -132,8 +132,10 @@ fn binding(binding: &config::Binding) -> Result<Binding, AssemblyError> {
             config::BindingMode::Passthrough => BindingMode::Passthrough,
         },
         owner: binding.owner.clone(),
+        risk: binding.risk,
         environment: binding.environment.clone(),
         servers: binding.servers.clone(),
+        tools: binding.tools.clone().map(Tools::new),
         principals: (!principals.is_everybody()).then(|| Principals {
             users: principals.users.clone(),
             agents: principals.agents.clone(),
@@ -262,6 +264,7 @@ impl Decide for Doors {
                     MethodClass::Delete => config::MethodClass::Delete,
                 },
             },
+            bindings: question.bindings,
             source_address: question.source,
             unix_secs,
         };

@@ -1,21 +1,33 @@
 //! Which bindings serve a request, and whether their credentials may go to this host.
 //!
 //! Bindings that the policy names win, in its order. Else the catalogue decides: of the bindings of this server and
-//! environment whose principals match, one that names the user beats one that names the agent, then a role, then one for
-//! everybody. Two of the same rank are an error, none is a denial.
+//! environment whose principals and tools match, one that names the user beats one that names the agent, then a role, then
+//! one for everybody. Of those that name the asker as closely, one that lists the tool beats one for every tool; for what
+//! calls no tool it is the other way round. Two of the same rank are an error, none is a denial.
 //!
 //! Where bindings have a lifecycle, only an active one serves. One that does not keeps its rank: nothing that is meant for more
 //! people takes its place. Among those of one rank, the one that is active serves.
+
+mod tools;
+
+pub use tools::{MAX_TOOL_BYTES, Tools};
 
 use std::sync::Arc;
 
 use keyward_contract::reason::Reason;
 
-use crate::config::SecretSource;
+use crate::config::{Risk, SecretSource};
 use crate::credential::{Credential, SlotName};
 use crate::decision::{Denial, Stage};
+use crate::identity::{Principal, PrincipalKind};
 use crate::lifecycle::{Gate, State};
+use crate::operation::Operation;
 use crate::perimeter::authority::{Authority, HostPattern};
+
+/// The most bindings that policy is shown for one request.
+pub const MAX_CANDIDATES: usize = 128;
+
+const NO_BINDING: &str = "no_binding: no binding of this server is for this principal and what it asks for";
 
 /// Whose credential a binding holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -41,10 +53,14 @@ pub struct Binding {
     pub mode: Mode,
     /// Who answers for it.
     pub owner: String,
+    /// How much harm can be done with it; `None` where nobody has said.
+    pub risk: Option<Risk>,
     /// The environment it belongs to; empty for every one.
     pub environment: String,
     /// The server entries it serves.
     pub servers: Vec<String>,
+    /// For which tools; `None` for every one, and for every other message.
+    pub tools: Option<Tools>,
     /// For whom; `None` for everybody whom the policy allowed.
     pub principals: Option<Principals>,
     /// Where the credential may go.
@@ -94,6 +110,19 @@ pub struct Asker<'a> {
     pub roles: &'a [String],
 }
 
+/// A binding that could serve a request, as policy sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Candidate<'a> {
+    /// The id.
+    pub id: &'a str,
+    /// Whose credential.
+    pub mode: Mode,
+    /// Who answers for it.
+    pub owner: &'a str,
+    /// How much harm can be done with it.
+    pub risk: Option<Risk>,
+}
+
 /// How closely a binding names the asker; greater is closer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Rank {
@@ -132,12 +161,31 @@ impl Mode {
     }
 }
 
+// === impl Asker ===
+
+impl<'a> From<&'a Principal> for Asker<'a> {
+    fn from(principal: &'a Principal) -> Asker<'a> {
+        Asker {
+            key: &principal.key,
+            subject: &principal.subject,
+            is_user: principal.kind == PrincipalKind::User,
+            agent: principal.agent.as_deref(),
+            roles: &principal.roles,
+        }
+    }
+}
+
 // === impl Binding ===
 
 impl Binding {
     fn serves(&self, server: &str, environment: &str) -> bool {
         (self.environment.is_empty() || self.environment == environment)
             && self.servers.iter().any(|name| name == server)
+    }
+
+    /// Whether it serves all of these. They leave in one request, so that a credential for one is there for all.
+    fn covers(&self, operations: &[Operation<'_>]) -> bool {
+        self.tools.as_ref().is_none_or(|tools| operations.iter().all(|operation| tools.serve(operation)))
     }
 
     fn rank(&self, asker: &Asker<'_>, one_issuer: bool) -> Option<Rank> {
@@ -207,6 +255,25 @@ impl Catalogue {
         &self.bindings
     }
 
+    /// The bindings that could serve a request of these operations, active or not, in order of declaration. `None` where
+    /// they are more than [`MAX_CANDIDATES`]: some of them would look like all.
+    #[must_use]
+    pub fn candidates(
+        &self,
+        server: &str,
+        asker: &Asker<'_>,
+        operations: &[Operation<'_>],
+    ) -> Option<Vec<Candidate<'_>>> {
+        let fitting = self.fitting(server, asker, operations).take(MAX_CANDIDATES + 1);
+        let candidates = fitting.map(|(_, binding)| Candidate {
+            id: &binding.id,
+            mode: binding.mode,
+            owner: &binding.owner,
+            risk: binding.risk,
+        });
+        Some(candidates.collect::<Vec<_>>()).filter(|all| all.len() <= MAX_CANDIDATES)
+    }
+
     /// Chooses the bindings of a request. `named` holds, for each operation, the bindings that the policy named.
     ///
     /// # Errors
@@ -216,6 +283,7 @@ impl Catalogue {
         &self,
         server: &str,
         asker: &Asker<'_>,
+        operations: &[Operation<'_>],
         named: &[Vec<String>],
         authority: &Authority,
     ) -> Result<Choice, Denial> {
@@ -227,11 +295,11 @@ impl Catalogue {
         };
         for ids in named {
             for id in ids {
-                add(self.named(server, asker, id)?);
+                add(self.named(server, asker, operations, id)?);
             }
         }
         if named.is_empty() || named.iter().any(Vec::is_empty) {
-            add(self.closest(server, asker)?);
+            add(self.closest(server, asker, operations)?);
         }
         check_places(&bindings)?;
         if let Some(binding) = bindings.iter().find(|binding| !binding.may_go_to(authority)) {
@@ -243,7 +311,29 @@ impl Catalogue {
         Ok(Choice { bindings, server_slots: self.slots(server), foreign_placeholders, gated })
     }
 
-    fn named(&self, server: &str, asker: &Asker<'_>, id: &str) -> Result<&Arc<Binding>, Denial> {
+    /// The bindings for this server, asker and request, in order of declaration, and how closely each is.
+    fn fitting<'a>(
+        &'a self,
+        server: &str,
+        asker: &Asker<'_>,
+        operations: &[Operation<'_>],
+    ) -> impl Iterator<Item = ((Rank, bool), &'a Arc<Binding>)> {
+        let calls_tool = operations.iter().any(tools::calls_tool);
+        let serving =
+            move |binding: &&'a Arc<Binding>| binding.serves(server, &self.environment) && binding.covers(operations);
+        self.bindings.iter().filter(serving).filter_map(move |binding| {
+            let rank = binding.rank(asker, self.one_issuer)?;
+            Some(((rank, binding.tools.is_some() == calls_tool), binding))
+        })
+    }
+
+    fn named(
+        &self,
+        server: &str,
+        asker: &Asker<'_>,
+        operations: &[Operation<'_>],
+        id: &str,
+    ) -> Result<&Arc<Binding>, Denial> {
         let refuse = |what: &str| Err(unavailable(format!("the policy names binding `{id}`, {what}")));
         let Some(binding) = self.bindings.iter().find(|binding| binding.id == id) else {
             return refuse("which does not exist");
@@ -254,19 +344,17 @@ impl Catalogue {
         if binding.rank(asker, self.one_issuer).is_none() {
             return refuse("which is not for this principal");
         }
+        if !binding.covers(operations) {
+            return refuse("which is not for this tool or message");
+        }
         self.check_active(binding)?;
         Ok(binding)
     }
 
-    fn closest(&self, server: &str, asker: &Asker<'_>) -> Result<&Arc<Binding>, Denial> {
-        let ranked: Vec<_> = self
-            .bindings
-            .iter()
-            .filter(|binding| binding.serves(server, &self.environment))
-            .filter_map(|binding| binding.rank(asker, self.one_issuer).map(|rank| (rank, binding)))
-            .collect();
+    fn closest(&self, server: &str, asker: &Asker<'_>, operations: &[Operation<'_>]) -> Result<&Arc<Binding>, Denial> {
+        let ranked: Vec<_> = self.fitting(server, asker, operations).collect();
         let Some(best) = ranked.iter().map(|(rank, _)| *rank).max() else {
-            return Err(unavailable("no_binding: no binding of this server is for this principal".into()));
+            return Err(unavailable(NO_BINDING.into()));
         };
         let closest: Vec<_> = ranked.into_iter().filter(|(rank, _)| *rank == best).map(|(_, found)| found).collect();
         let mut active = closest.iter().filter(|binding| self.check_active(binding).is_ok());
@@ -277,7 +365,7 @@ impl Catalogue {
             }
             // There is one, and it does not serve.
             (None, _) => closest.first().map_or_else(
-                || Err(unavailable("no_binding: no binding of this server is for this principal".into())),
+                || Err(unavailable(NO_BINDING.into())),
                 |binding| self.check_active(binding).map(|()| *binding),
             ),
         }

@@ -19,7 +19,6 @@ use crate::binding::{Asker, Choice};
 use crate::connect::{Attempt, AttemptError, Invited, request_digest};
 use crate::credential::{self, Injection};
 use crate::decision::{Denial, Stage};
-use crate::identity::PrincipalKind;
 use crate::operation::Content;
 use crate::perimeter::authority::Authority;
 use crate::perimeter::{Facts, Passage};
@@ -62,7 +61,7 @@ pub async fn decide(plan: &Plan, request: &Request<'_>, trail: &mut Trail) -> Re
     let allowed = trail.verdicts.denial().map_or(Ok(()), Err);
     trail.note(Stage::Policy, allowed)?;
     // Approval comes here.
-    let choice = choose(plan, request, server, &principal, trail);
+    let choice = choose(plan, request, &content, server, &principal, trail);
     trail.choice = Some(trail.note(Stage::Binding, choice)?);
     let injection = inject(plan, request, &content, server, trail).await;
     trail.patterns = injection.as_ref().map(|injection| injection.patterns().to_vec()).unwrap_or_default();
@@ -143,6 +142,7 @@ fn ask(
 fn choose(
     plan: &Plan,
     request: &Request<'_>,
+    content: &Content<'_>,
     server: &Server,
     principal: &Principal,
     trail: &mut Trail,
@@ -154,14 +154,10 @@ fn choose(
     };
     let authority = authority.map_err(refused)?;
     trail.authority = Some(authority.to_string());
-    let asker = Asker {
-        key: &principal.key,
-        subject: &principal.subject,
-        is_user: principal.kind == PrincipalKind::User,
-        agent: principal.agent.as_deref(),
-        roles: &principal.roles,
-    };
-    plan.catalogue().choose(&server.name, &asker, &trail.verdicts.named(), &authority)
+    let path = request.target.map(|target| target.path).unwrap_or_default();
+    let operations = content.operations(request.method, path);
+    let (asker, named) = (Asker::from(principal), trail.verdicts.named());
+    plan.catalogue().choose(&server.name, &asker, &operations, &named, &authority)
 }
 
 async fn inject(

@@ -12,9 +12,12 @@ mod lifecycle;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde::Serialize;
 
+use crate::audit::{Record, Writer};
 use crate::caller::Caller;
 use crate::config::{self, ConfigError, Problem, json_schema, reference};
 use crate::credential::{kinds, try_out};
@@ -103,6 +106,24 @@ struct CheckConfig {
     /// made or brought up to date.
     #[arg(long)]
     secrets: bool,
+    /// Print problems and warnings as one JSON array instead, on standard output; it is empty where there are none.
+    #[arg(long)]
+    json: bool,
+}
+
+/// A problem or a warning, for programs.
+#[derive(Debug, Serialize)]
+struct Said<'a> {
+    severity: &'static str,
+    file: String,
+    /// From 1; 0 where there is none.
+    line: u64,
+    /// From 1; 0 where there is none.
+    column: u64,
+    /// Empty where there is none.
+    key: &'a str,
+    message: &'a str,
+    remedy: &'a str,
 }
 
 /// What ends a command early.
@@ -158,7 +179,7 @@ fn serve(command: &Serve) -> Result<ExitCode, CommandError> {
     hygiene::protect().map_err(|error| CommandError::Other(format!("protect the process: {error}")))?;
     let snapshots = load(&command.file)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| other(&error))?;
-    runtime.block_on(async {
+    let served = runtime.block_on(async {
         let service = Service::prepare(snapshots.clone()).await.map_err(|error| other(&error))?;
         let revision = snapshots.current().revision.clone();
         // One line of JSON, for whoever started this with port 0.
@@ -172,24 +193,46 @@ fn serve(command: &Serve) -> Result<ExitCode, CommandError> {
         let result = service.run().await;
         watching.abort();
         result.map_err(|error| other(&error))
-    })?;
-    Ok(ExitCode::SUCCESS)
+    });
+    // A look at files on a file system that hangs does not keep it from ending.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    served.map(|()| ExitCode::SUCCESS)
 }
 
 fn check_config(command: &CheckConfig) -> Result<ExitCode, CommandError> {
+    let mut warned = Vec::new();
+    let checked = checked(command, &mut warned);
+    if command.json {
+        let problems = match checked {
+            Ok(_) => Vec::new(),
+            Err(CommandError::Problems(found)) => found.problems,
+            Err(other) => return Err(other),
+        };
+        let warned = warned.iter().map(|problem| Said::new("warning", problem));
+        let said: Vec<Said<'_>> = warned.chain(problems.iter().map(|problem| Said::new("error", problem))).collect();
+        println!("{}", serde_json::to_string_pretty(&said).unwrap_or_default());
+        return Ok(ExitCode::from(u8::from(!problems.is_empty())));
+    }
+    for Problem { message, .. } in &mut warned {
+        message.insert_str(0, "warning: ");
+    }
+    warned.iter().for_each(|warning| eprintln!("{warning}"));
+    println!("{}: ok, revision {}", command.file.config.display(), checked?);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The revision of a configuration without problems. Warnings are noted, whether it has any or not.
+fn checked(command: &CheckConfig, warned: &mut Vec<Problem>) -> Result<String, CommandError> {
     let snapshots = load(&command.file)?;
     let snapshot = snapshots.current();
-    for warning in warnings(&command.file.config)? {
-        eprintln!("{warning}");
-    }
+    *warned = warnings(&command.file.config)?;
     if command.secrets {
-        let problems = block_on(missing_secrets(&command.file.config, &snapshot))??;
+        let problems = borrowing(&snapshot, missing_secrets(&command.file.config, &snapshot))??;
         if !problems.is_empty() {
             return Err(CommandError::Problems(ConfigError { problems }));
         }
     }
-    println!("{}: ok, revision {}", command.file.config.display(), snapshot.revision);
-    Ok(ExitCode::SUCCESS)
+    Ok(snapshot.revision.clone())
 }
 
 /// What keeps a binding from serving, at its place; a server starts all the same.
@@ -199,7 +242,7 @@ fn warnings(file: &Path) -> Result<Vec<Problem>, CommandError> {
     let hints = hints(&loaded.config, |_| loaded.config.lifecycle.is_none()).into_iter();
     let warning = |hint: Hint<'_>| {
         let key = format!("bindings[{}].{}", hint.index, hint.key);
-        loaded.problem(&key, format!("warning: {}", hint.seen), hint.remedy)
+        loaded.problem(&key, hint.seen, hint.remedy)
     };
     Ok(hints.map(warning).collect())
 }
@@ -269,10 +312,37 @@ async fn book(state: Option<&State>) -> Arc<Book> {
     state.book.clone()
 }
 
+/// Leaves the record of what a command has done, and ends the trail.
+fn record_of(audit: &Writer, record: &Record) -> Result<(), CommandError> {
+    let accepted = audit.accept(record);
+    if audit.close() && accepted.is_ok() {
+        return Ok(());
+    }
+    Err(CommandError::Other("it is done, but its audit record could not be written: see `audit.file`".to_owned()))
+}
+
+/// Runs a look at credentials to its end, then gives back what stores lent for it.
+fn borrowing<F: Future>(snapshot: &Snapshot, looking: F) -> Result<F::Output, CommandError> {
+    block_on(async {
+        let seen = looking.await;
+        snapshot.sources.close().await;
+        seen
+    })
+}
+
 /// Runs a future to its end on a small runtime.
 fn block_on<F: Future>(future: F) -> Result<F::Output, CommandError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     Ok(runtime.map_err(|error| CommandError::Other(error.to_string()))?.block_on(future))
+}
+
+// === impl Said ===
+
+impl<'a> Said<'a> {
+    fn new(severity: &'static str, problem: &'a Problem) -> Said<'a> {
+        let Problem { file, line, column, key, message, remedy } = problem;
+        Said { severity, file: file.display().to_string(), line: *line, column: *column, key, message, remedy }
+    }
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ mod shape;
 pub(crate) mod store;
 mod suggestion;
 
-pub use binding::{Binding, BindingMode, Principals, Probe, ProbeMethod, SecretSource};
+pub use binding::{Binding, BindingMode, Principals, Probe, ProbeMethod, Risk, SecretSource};
 pub use connect::{Connect, Login};
 pub use credential::{
     Assertion, AwsCredential, AwsEndpoint, AwsExternalId, AwsHop, AwsIdentity, AwsKeys, AwsPayload, AwsRole,

@@ -6,6 +6,7 @@
 pub mod aws;
 pub mod basic;
 pub mod client_certificate;
+mod former;
 pub mod gateway_proof;
 pub mod header;
 pub mod hmac;
@@ -36,16 +37,28 @@ use crate::decision::{Denial, Stage};
 use crate::freshness::{Key, MintError, MintErrorKind, Origin, Terms};
 use crate::leak;
 use crate::request::Request;
-use crate::secret::GRANT_SCHEME;
+use crate::secret::{GRANT_SCHEME, SecretBytes};
 use crate::sources::Sources;
 
 pub use crate::freshness::Minting;
+pub use former::Former;
 pub use material::{Field, Material};
 pub use outgoing::Outgoing;
 pub use slot::{CredentialError, MIN_DISTINCT_BYTES, MIN_SECRET_BYTES, Slot, SlotName};
 
 /// A look at a credential under way.
 pub type Probing = Pin<Box<dyn Future<Output = Result<String, MintError>> + Send>>;
+
+/// When a credential is applied: each turn reads what the ones before it left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Turn {
+    /// It fills places of its own, or replaces what the client wrote.
+    Fill,
+    /// It names the path, which must be the one that leaves.
+    Name,
+    /// It covers what all others put on the request.
+    Sign,
+}
 
 /// One kind of credential of one binding.
 pub trait Credential: Send + Sync {
@@ -89,9 +102,20 @@ pub trait Credential: Send + Sync {
         &[]
     }
 
+    /// What a secret of its material says, where it is written in a way that no search would see through: the bytes of a key that
+    /// is kept as digits.
+    fn decoded(&self, _secret: &[u8]) -> Option<SecretBytes> {
+        None
+    }
+
     /// Whether it covers what other credentials put on the request, and so comes last.
     fn signs(&self) -> bool {
         false
+    }
+
+    /// When it is applied.
+    fn turn(&self) -> Turn {
+        if self.signs() { Turn::Sign } else { Turn::Fill }
     }
 
     /// Puts it on the request. The secret fields of the material are scrubbed anyway; what is composed of them is told to
@@ -144,6 +168,13 @@ pub enum InjectError {
     /// It cannot go where it is to go.
     #[error(transparent)]
     Apply(#[from] CredentialError),
+}
+
+// === impl Turn ===
+
+impl Turn {
+    /// All of them in order.
+    pub(crate) const ALL: [Turn; 3] = [Turn::Fill, Turn::Name, Turn::Sign];
 }
 
 // === impl InjectError ===
@@ -229,21 +260,26 @@ pub async fn inject(
         outgoing.set_body(body);
     }
     let known = sources.secrets.known();
+    leak::check_encoding(&outgoing, known, &choice.foreign_placeholders, guard)?;
     leak::check_secrets(&outgoing, known)?;
     leak::check_placeholders(&outgoing, &choice.foreign_placeholders)?;
     let patterns = leak::check_patterns(&mut outgoing, guard)?.names().collect();
     let mut origins = Vec::new();
     let book = choice.gated.then(|| sources.secrets.state().get()).flatten().map(|state| &state.book);
-    for last in [false, true] {
+    for turn in Turn::ALL {
         for binding in &choice.bindings {
-            for credential in binding.credentials.iter().filter(|credential| credential.signs() == last) {
+            for credential in binding.credentials.iter().filter(|credential| credential.turn() == turn) {
                 // Noted first: what is being had when the binding is stopped is dropped as well.
                 if let Some(book) = book {
                     book.used().note(&binding.id, credential, caller);
                 }
                 let material = put(credential, &mut outgoing, caller, sources).await;
                 let material = material.map_err(|error| denial(binding, &**credential, &error))?;
-                leak::note(binding, &material, Some(&caller.principal.key), known);
+                leak::note(binding, credential, &material, Some(&caller.principal.key), known);
+                for before in sources.secrets.former().note(&binding.id, credential, caller, &material) {
+                    outgoing.scrub(before.expose());
+                    decoded(credential, before.expose()).iter().for_each(|form| outgoing.scrub(form.expose()));
+                }
                 origins.extend_from_slice(material.origins());
             }
         }
@@ -271,9 +307,16 @@ async fn put(
     }
     for value in material.scrub() {
         outgoing.scrub(value);
+        decoded(credential, value).iter().for_each(|form| outgoing.scrub(form.expose()));
     }
     credential.apply(&material, outgoing)?;
     Ok(material)
+}
+
+/// What a secret of this credential, or of one of its parts, says besides; see [`Credential::decoded`].
+pub(crate) fn decoded(credential: &Arc<dyn Credential>, secret: &[u8]) -> Vec<SecretBytes> {
+    let own = credential.decoded(secret).filter(|form| check_secret(form.expose()).is_ok());
+    own.into_iter().chain(credential.parts().iter().flat_map(|part| decoded(part, secret))).collect()
 }
 
 /// Whether a credential can be had and applied now, to a request without anything particular. Nothing leaves.

@@ -6,6 +6,7 @@
 mod ages;
 mod bindings;
 mod grants;
+mod leases;
 mod secrets;
 mod shared;
 mod states;
@@ -75,6 +76,12 @@ pub enum DatabaseError {
     },
 }
 
+/// Whether a database says that it has no such table, and not that this user may not see it.
+fn is_missing_table(error: &dyn sqlx::error::DatabaseError) -> bool {
+    // PostgreSQL has a code of its own for it (undefined_table), SQLite only the message.
+    error.code().as_deref() == Some("42P01") || error.message().starts_with("no such table")
+}
+
 // === impl Database ===
 
 impl Database {
@@ -106,16 +113,22 @@ impl Database {
     /// # Errors
     /// It cannot be reached.
     pub async fn look(url: &str) -> Result<Option<(Database, i64)>, DatabaseError> {
-        if file_of(url).is_some_and(|file| !file.exists()) {
-            return Ok(None);
+        if let Some(file) = file_of(url)
+            && !file.try_exists().map_err(DatabaseError::File)?
+        {
+            // A directory that is not there, either, is a wrong address and no database to come.
+            let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+            return folder
+                .map_or(Ok(()), |folder| folder.metadata().map(drop))
+                .map_err(DatabaseError::File)
+                .map(|()| None);
         }
         let database = Database::connect(url, 1).await?;
         let is_there = sqlx::query("SELECT COUNT(*) FROM _sqlx_migrations").execute(&database.pool).await;
-        if let Err(sqlx::Error::Database(_)) = is_there {
-            // Either way it answers; a table that is not there, it says so itself.
-            database.probe().await?;
-            return Ok(Some((database, 0)));
-        }
+        match is_there {
+            Err(sqlx::Error::Database(error)) if is_missing_table(&*error) => return Ok(Some((database, 0))),
+            other => other.map_err(|error| failed("look for the version of the tables", &error))?,
+        };
         let version = sqlx::query("SELECT COALESCE(MAX(version), 0) FROM _sqlx_migrations")
             .fetch_one(&database.pool)
             .await

@@ -22,6 +22,8 @@ use crate::ages::{self, Age};
 use crate::caller::{Caller, is_template};
 use crate::config::{Binding, Credential as Configured, Provider};
 use crate::credential::{kinds, try_out};
+use crate::freshness::{MintError, MintErrorKind};
+use crate::roles;
 use crate::run::audit_key;
 use crate::snapshot::Snapshot;
 
@@ -109,6 +111,12 @@ pub async fn examine(snapshot: &Arc<Snapshot>, envoy: Option<&Path>) -> Vec<Find
         for (position, credential) in binding.credentials.iter().enumerate() {
             let named = format!("binding `{}`, credential {position}", binding.id);
             findings.check(&named, credential_of(snapshot, binding, credential)).await;
+            if let Some(aws) = roles::of(credential) {
+                for tenant in aws.tenants(&snapshot.config.identity) {
+                    let check = role_of(roles::probe(snapshot, binding, &aws, &tenant));
+                    findings.check(&format!("{named}, tenant `{tenant}`"), check).await;
+                }
+            }
             if let Some(days) = binding.max_age_days {
                 findings
                     .ages(&named, days, ages::of_credential(snapshot, (&binding.id, days), credential, false))
@@ -123,7 +131,7 @@ pub async fn examine(snapshot: &Arc<Snapshot>, envoy: Option<&Path>) -> Vec<Find
         envoy::examine(file, &snapshot.config, &mut findings);
     }
     // Leases that were taken to look are not kept.
-    let _ = tokio::time::timeout(CHECK_TIMEOUT, snapshot.sources.secrets.close(None)).await;
+    let _ = tokio::time::timeout(CHECK_TIMEOUT, snapshot.sources.close()).await;
     findings.all
 }
 
@@ -189,6 +197,17 @@ async fn credential_of(snapshot: &Arc<Snapshot>, binding: &Binding, configured: 
     match depends {
         Some(depends) => Err(Wrong::Unknown(format!("{depends}{probed}"))),
         None => Ok(format!("{} from `{references}` can be had and used{probed}", credential.kind())),
+    }
+}
+
+/// Whether a tenant's role can be had, as far as that is known without a caller.
+async fn role_of(probe: impl Future<Output = Result<String, MintError>>) -> Seen {
+    match probe.await {
+        Ok(seen) => Ok(seen),
+        Err(MintError { kind: MintErrorKind::NeedsCaller, cause }) => {
+            Err(Wrong::Unknown(format!("it depends on the caller: {cause}")))
+        }
+        Err(error) => Err(Wrong::said(&error.cause)),
     }
 }
 

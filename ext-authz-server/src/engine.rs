@@ -206,6 +206,7 @@ impl Engine {
         Readings {
             materials: freshness.len() as u64,
             mints: [&counts.minted, &counts.failed, &counts.refused].map(|count| count.load(Ordering::Relaxed)),
+            mint_waits: counts.waited.load(Ordering::Relaxed),
             audit_queued: self.audit.queued(),
             audit_refused: self.audit.refused(),
             policy_age: plan.loaded().elapsed(),

@@ -12,6 +12,7 @@ use keyward_contract::check::extension;
 use serde::Serialize;
 
 use crate::check::decide;
+use crate::config::Risk;
 use crate::credential::try_out;
 use crate::decision::{Denial, Stage};
 use crate::plan::{Plan, Principal};
@@ -137,6 +138,7 @@ fn facts(stage: Stage, trail: &Trail) -> Vec<String> {
                 fact("subject", Some(&principal.subject));
                 fact("agent", principal.agent.as_deref());
                 fact("issuer", Some(&principal.issuer));
+                fact("tenant", Some(&principal.tenant));
                 fact("roles", Some(&principal.roles.join(", ")).filter(|roles| !roles.is_empty()).map(String::as_str));
             }
         }
@@ -165,6 +167,9 @@ fn facts(stage: Stage, trail: &Trail) -> Vec<String> {
             for binding in trail.choice.iter().flat_map(|choice| &choice.bindings) {
                 fact("binding", Some(&binding.id));
                 fact("mode", Some(binding.mode.name()));
+                fact("owner", Some(&binding.owner));
+                fact("risk", binding.risk.map(Risk::as_str));
+                fact("tools", binding.tools.as_ref().map(|tools| tools.patterns().join(", ")).as_deref());
                 let hosts: Vec<String> = binding.hosts.iter().map(ToString::to_string).collect();
                 fact("may go to", Some(&hosts.join(", ")));
             }

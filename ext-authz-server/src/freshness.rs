@@ -3,12 +3,15 @@
 //!
 //! - A value is used until some time before it ends (clock skew), and renewed in the background from a random moment
 //!   before that, so that no call waits for the renewal and no two replicas renew at once.
+//! - What a store holds may be another value by now, or gone: where its refresh is overdue, a call waits for it, and the
+//!   value before serves only where the store cannot be had.
 //! - However many ask for one key, one mint is under way, in this process and, through [`Shared`], among replicas.
 //! - A failure is remembered for a time that doubles; meanwhile a value that is still usable serves, else the answer is
 //!   the failure.
 //! - A value that an upstream refused is had anew, at most so often that refusals cannot be used to cause mints.
 //! - A replaced value stays among those to scrub while an upstream may still show it.
 
+mod entry;
 mod error;
 mod flights;
 mod key;
@@ -30,8 +33,8 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::watch;
 
 use crate::credential::Material;
+use entry::{Entry, Landed, Step};
 use flights::Flights;
-use times::Times;
 
 /// The most values that are kept; the least recently used ones go.
 pub const CAPACITY: usize = 8192;
@@ -39,10 +42,10 @@ pub const CAPACITY: usize = 8192;
 pub const MINT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long one call waits for a mint. Less than a decision may take, so that the denial says what was missing.
 const WAIT: Duration = Duration::from_secs(4);
+/// How long one call waits for what a store holds where the value before can serve: less than Envoy waits for a decision.
+const STALE_WAIT: Duration = Duration::from_millis(500);
 /// How long a replaced value stays among those to scrub.
 pub const OVERLAP: Duration = Duration::from_secs(600);
-/// The most replaced values that are kept for one key.
-const MAX_RETIRED: usize = 4;
 /// After an upstream refused a value, how long its successor is kept whatever the upstream says; doubled each time.
 const REFUSAL_HOLD: Duration = Duration::from_secs(5);
 /// The most doublings of [`REFUSAL_HOLD`]; a key without refusals for as long as that begins anew.
@@ -78,47 +81,8 @@ pub struct Counts {
     pub taken_over: AtomicU64,
     /// Values that were had anew because an upstream refused them.
     pub refused: AtomicU64,
-}
-
-type Landed = Option<Result<Arc<Material>, MintError>>;
-
-struct Entry {
-    key: Key,
-    current: Option<Current>,
-    flight: Option<watch::Receiver<Landed>>,
-    failure: Option<Failure>,
-    retired: Vec<(Arc<Material>, Instant)>,
-    refusals: u32,
-    refused_at: Option<Instant>,
-    version: u64,
-    used: u64,
-    /// What tells it from an entry of the same key that was there before it.
-    birth: u64,
-}
-
-struct Current {
-    material: Arc<Material>,
-    /// As it is handed out: with its origin and the values it replaced.
-    served: Arc<Material>,
-    times: Times,
-    /// An upstream refused it: it serves only if there is no other.
-    suspect: bool,
-}
-
-struct Failure {
-    error: MintError,
-    until: Instant,
-    count: u32,
-}
-
-/// What a call has to do.
-enum Step {
-    Serve(Arc<Material>),
-    /// Renew in the background and serve.
-    Renew(Arc<Material>),
-    Fly,
-    Wait(watch::Receiver<Landed>),
-    Fail(MintError),
+    /// Calls that waited for a mint, their own or another's.
+    pub waited: AtomicU64,
 }
 
 // === impl Freshness ===
@@ -170,7 +134,7 @@ impl Freshness {
         mint: impl FnOnce() -> Minting,
     ) -> Result<Arc<Material>, MintError> {
         let digest = key.digest();
-        let (mut landing, fallback, birth) = {
+        let (mut landing, fallback, birth, patience) = {
             let mut entries = self.lock();
             let now = Instant::now();
             if !entries.contains_key(&digest) {
@@ -180,18 +144,21 @@ impl Freshness {
                 entries.entry(digest).or_insert_with(|| Entry::new(key, self.clock.fetch_add(1, Ordering::Relaxed)));
             entry.used = self.clock.fetch_add(1, Ordering::Relaxed);
             let (fallback, birth) = (entry.usable(now), entry.birth);
-            match entry.step(now) {
+            let patience = if fallback.is_some() && !entry.is_suspect() { STALE_WAIT } else { WAIT };
+            let landing = match entry.step(now) {
                 Step::Serve(material) => return Ok(material),
                 Step::Renew(material) => {
                     self.fly(entry, digest, terms, mint());
                     return Ok(material);
                 }
                 Step::Fail(error) => return Err(error),
-                Step::Wait(landing) => (landing, fallback, birth),
-                Step::Fly => (self.fly(entry, digest, terms, mint()), fallback, birth),
-            }
+                Step::Wait(landing) => landing,
+                Step::Fly => self.fly(entry, digest, terms, mint()),
+            };
+            (landing, fallback, birth, patience)
         };
-        let landed = tokio::time::timeout(WAIT, landing.wait_for(Option::is_some)).await;
+        self.counts.waited.fetch_add(1, Ordering::Relaxed);
+        let landed = tokio::time::timeout(patience, landing.wait_for(Option::is_some)).await;
         let result = match landed {
             Ok(Ok(landed)) => {
                 landed.clone().unwrap_or_else(|| Err(MintError::transient("the mint ended without a result")))
@@ -199,7 +166,8 @@ impl Freshness {
             Ok(Err(_)) => Err(MintError::transient("the mint ended without a result")),
             Err(_) => Err(MintError::transient("it was not there in time")),
         };
-        // What an upstream refused is better than nothing where nothing else can be had; what was withdrawn is not.
+        // What an upstream refused, or what is overdue, is better than nothing where nothing else can be had; what was
+        // withdrawn is not.
         result.or_else(|error| {
             let serves = error.kind == MintErrorKind::Transient && self.is_there(&digest, birth);
             fallback.filter(|_| serves).ok_or(error)
@@ -237,6 +205,32 @@ impl Freshness {
         before - entries.len()
     }
 
+    /// Says that every value whose key has all of these parts may be another one by now: the next call waits for that, and
+    /// the value before serves only where it cannot be had. How many there are.
+    pub fn outdate(&self, parts: &[(&str, &str)]) -> usize {
+        let now = Instant::now();
+        let mut entries = self.lock();
+        let mut count = 0;
+        for entry in entries.values_mut().filter(|entry| entry.key.has_all(parts)) {
+            entry.outdate(now);
+            count += 1;
+        }
+        count
+    }
+
+    /// Drops what is of no use any more, so that no secret stays in memory because nobody asks for it. How many entries those
+    /// were.
+    pub fn sweep(&self) -> usize {
+        let now = Instant::now();
+        let mut entries = self.lock();
+        let before = entries.len();
+        entries.retain(|digest, entry| {
+            entry.tidy(*digest, now);
+            !entry.is_spent(now)
+        });
+        before - entries.len()
+    }
+
     /// Drops the value with this digest, as another replica asked for.
     pub fn forget_digest(&self, digest: &Digest) {
         self.lock().remove(digest);
@@ -253,13 +247,13 @@ impl Freshness {
         let (sender, receiver) = watch::channel(None);
         entry.flight = Some(receiver.clone());
         let (freshness, key) = (Arc::clone(self), entry.key.clone());
-        let birth = entry.birth;
+        let (birth, outdated) = (entry.birth, entry.outdated);
         let before = entry.current.as_ref().map(|current| current.material.clone());
         tokio::spawn(async move {
             // Declared first, dropped last: a mint that panics still ends its flight.
             let flight = Flight { freshness: &freshness, digest };
             let result = freshness.mint(&key, birth, before.as_deref(), terms, minting).await;
-            let _ = sender.send(Some(flight.freshness.land(digest, birth, terms, result)));
+            let _ = sender.send(Some(flight.freshness.land(digest, (birth, outdated), terms, result)));
         });
         receiver
     }
@@ -311,11 +305,12 @@ impl Freshness {
         self.lock().get(digest).is_some_and(|entry| entry.birth == birth)
     }
 
-    /// Notes the result of a mint and says what the waiting calls get.
+    /// Notes the result of a mint and says what the waiting calls get. The entry had this birth, and was outdated so often,
+    /// when the mint began.
     fn land(
         &self,
         digest: Digest,
-        birth: u64,
+        (birth, outdated): (u64, u64),
         terms: Terms,
         result: Result<Material, MintError>,
     ) -> Result<Arc<Material>, MintError> {
@@ -331,7 +326,14 @@ impl Freshness {
         };
         entry.flight = None;
         match result {
-            Ok(material) => Ok(entry.take(digest, Arc::new(material), terms, now)),
+            Ok(material) => {
+                let served = entry.take(digest, Arc::new(material), terms, now);
+                // It may have been read before that was said: the next call looks again.
+                if entry.outdated != outdated {
+                    entry.outdate(now);
+                }
+                Ok(served)
+            }
             Err(error) => {
                 entry.fail(&error, terms, now);
                 Err(error)
@@ -376,85 +378,6 @@ fn make_room(entries: &mut HashMap<Digest, Entry>, now: Instant) {
     used.sort_unstable();
     for (_, digest) in used.into_iter().take(excess) {
         entries.remove(&digest);
-    }
-}
-
-// === impl Entry ===
-
-impl Entry {
-    fn new(key: Key, birth: u64) -> Entry {
-        Entry {
-            key,
-            birth,
-            current: None,
-            flight: None,
-            failure: None,
-            retired: Vec::new(),
-            refusals: 0,
-            refused_at: None,
-            version: 0,
-            used: 0,
-        }
-    }
-
-    fn usable(&self, now: Instant) -> Option<Arc<Material>> {
-        let current = self.current.as_ref().filter(|current| now < current.times.usable_until);
-        current.map(|current| current.served.clone())
-    }
-
-    fn step(&self, now: Instant) -> Step {
-        let usable = self.usable(now);
-        let suspect = self.current.as_ref().is_some_and(|current| current.suspect);
-        let backing_off = self.failure.as_ref().filter(|failure| now < failure.until);
-        match (usable, &self.flight, backing_off) {
-            (Some(material), _, Some(_)) => Step::Serve(material),
-            (Some(material), Some(_), None) if !suspect => Step::Serve(material),
-            (Some(material), None, None) if !suspect => {
-                let due = self.current.as_ref().is_some_and(|current| now >= current.times.refresh_at);
-                if due { Step::Renew(material) } else { Step::Serve(material) }
-            }
-            (_, Some(flight), _) => Step::Wait(flight.clone()),
-            (None, None, Some(failure)) => Step::Fail(failure.error.clone()),
-            (_, None, None) => Step::Fly,
-        }
-    }
-
-    /// Takes a new value into use and retires the one before, where it was another.
-    fn take(&mut self, digest: Digest, material: Arc<Material>, terms: Terms, now: Instant) -> Arc<Material> {
-        self.failure = None;
-        self.retired.retain(|(_, until)| now < *until);
-        if let Some(before) = self.current.take()
-            && !before.material.same_values(&material)
-        {
-            self.retired.push((before.material, now + OVERLAP));
-            let excess = self.retired.len().saturating_sub(MAX_RETIRED);
-            self.retired.drain(..excess);
-        }
-        self.version += 1;
-        let retired: Vec<Arc<Material>> = self.retired.iter().map(|(material, _)| material.clone()).collect();
-        let served = Arc::new(material.kept(Origin { digest, version: self.version }, &retired));
-        let times = Times::of(&material, terms, now);
-        self.current = Some(Current { material, served: served.clone(), times, suspect: false });
-        served
-    }
-
-    /// Notes a failure. What was withdrawn does not serve any more: a grant, or a secret that its store says is gone. A
-    /// minted value whose successor is refused is good until it says otherwise.
-    fn fail(&mut self, error: &MintError, terms: Terms, now: Instant) {
-        let is_withdrawn = match error.kind {
-            MintErrorKind::Consent => true,
-            MintErrorKind::Rejected => terms != Terms::Minted,
-            MintErrorKind::Transient | MintErrorKind::NeedsCaller => false,
-        };
-        if is_withdrawn && let Some(current) = self.current.take() {
-            self.retired.push((current.material, now + OVERLAP));
-        }
-        if matches!(error.kind, MintErrorKind::Consent | MintErrorKind::NeedsCaller) {
-            self.failure = None;
-            return;
-        }
-        let count = self.failure.as_ref().map_or(0, |failure| failure.count) + 1;
-        self.failure = Some(Failure { error: error.clone(), until: now + times::backoff(count), count });
     }
 }
 

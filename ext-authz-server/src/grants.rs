@@ -1,10 +1,14 @@
 //! What people have given: one grant for each tenant, principal and provider, and the trait of the store that keeps them.
 //!
-//! A grant is replaced by compare-and-swap on its version, so that of two replicas that refresh a rotating token at once
-//! exactly one stores its outcome; the other loads the winner's.
+//! Who refreshes a rotating token has a [`Turn`] at its grant, so that no two replicas send it. What comes of it is stored
+//! by compare-and-swap on the version: a person may have connected anew meanwhile, or taken the grant back.
+
+mod turn;
+
+pub use turn::{Turn, Turns};
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use crate::plan::Pending;
 use crate::secret::SecretBytes;
@@ -104,6 +108,22 @@ pub trait Grants: Send + Sync {
     /// # Errors
     /// The store cannot be reached, or what it holds cannot be opened.
     fn list<'a>(&'a self, tenant: Option<&'a str>) -> Pending<'a, Result<Vec<GrantCard>, GrantError>>;
+
+    /// The turns of this process.
+    fn turns(&self) -> &Turns;
+
+    /// Asks for the right to use up the secret of a grant, for `duration`; false while another replica has it. Who has it
+    /// and asks again has it for longer. It is part of a [`Turn`].
+    ///
+    /// # Errors
+    /// The store cannot be reached.
+    fn lease<'a>(&'a self, key: &'a GrantKey, duration: Duration) -> Pending<'a, Result<bool, GrantError>>;
+
+    /// Gives the right back, where this replica has it.
+    ///
+    /// # Errors
+    /// The store cannot be reached.
+    fn release<'a>(&'a self, key: &'a GrantKey) -> Pending<'a, Result<(), GrantError>>;
 }
 
 // === impl GrantKey ===

@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keyward_contract::json::{Limits, Value, parse};
+use keyward_contract::mcp::mirrored;
 use keyward_contract::patterns::{Action, Finding, Guard};
 use keyward_contract::reason::Reason;
 use keyward_contract::scrub::Scrubber;
 
 use crate::binding::{Binding, Catalogue};
 use crate::caller::Caller;
-use crate::credential::{Material, Outgoing};
+use crate::credential::{Credential, Material, Outgoing, decoded};
 use crate::decision::{Denial, Stage};
 use crate::perimeter::authority::Authority;
 use crate::sources::Sources;
@@ -27,6 +28,9 @@ const LOCAL_TIMEOUT: Duration = Duration::from_millis(500);
 const SHORT_BYTES: usize = 2048;
 /// What is between (ASCII's unit separator; no header holds it).
 const SEPARATOR: u8 = 0x1f;
+
+/// The values of `Content-Encoding` that leave a body readable.
+const PLAIN_CODINGS: [&str; 3] = ["", "identity", "aws-chunked"];
 
 /// What is looked for in the requests and the answers of a server entry.
 #[derive(Clone)]
@@ -43,9 +47,11 @@ impl Default for Rules {
     }
 }
 
-/// Notes the secrets of a configuration that lie on this machine, so that they are known before they are used.
+/// Notes the secrets of a configuration that lie on this machine, so that they are known before they are used. No request goes
+/// on before that was done once, within [`LOCAL_TIMEOUT`]; later looks hold up only the one who takes them.
 pub async fn note_local(catalogue: &Catalogue, revision: &str, sources: &Arc<Sources>) {
     let known = sources.secrets.known();
+    let _turn = if known.was_read(revision) { None } else { Some(known.first_read().await) };
     if !known.is_due(revision) {
         return;
     }
@@ -56,17 +62,29 @@ pub async fn note_local(catalogue: &Catalogue, revision: &str, sources: &Arc<Sou
                 // What cannot be had now cannot leave either.
                 if let Ok(secret) = sources.secrets.get(source, &nobody).await {
                     known.note(&binding.id, &binding.hosts, None, &secret.value);
+                    let forms = binding.credentials.iter().flat_map(|own| decoded(own, secret.value.expose()));
+                    forms.for_each(|form| known.note(&binding.id, &binding.hosts, None, &Arc::new(form)));
                 }
             }
         }
     };
     let _ = tokio::time::timeout(LOCAL_TIMEOUT, reads).await;
+    known.note_read(revision);
 }
 
 /// Notes the secrets of a material that is used now, for this principal; none where it is everybody's.
-pub fn note(binding: &Binding, material: &Material, holder: Option<&str>, known: &Known) {
+pub fn note(
+    binding: &Binding,
+    credential: &Arc<dyn Credential>,
+    material: &Material,
+    holder: Option<&str>,
+    known: &Known,
+) {
     for secret in material.secrets() {
         known.note(&binding.id, &binding.hosts, holder, secret);
+        for form in decoded(credential, secret.expose()) {
+            known.note(&binding.id, &binding.hosts, holder, &Arc::new(form));
+        }
     }
 }
 
@@ -82,6 +100,31 @@ pub fn check_secrets(outgoing: &Outgoing<'_>, known: &Known) -> Result<(), Denia
         }
         None => Ok(()),
     }
+}
+
+/// Refuses an encoded body, in which nothing can be found, where something is looked for: the shapes of credentials, secrets
+/// that are bound elsewhere, other bindings' placeholders.
+///
+/// # Errors
+/// The body is encoded.
+pub fn check_encoding(
+    outgoing: &Outgoing<'_>,
+    known: &Known,
+    placeholders: &[String],
+    guard: &Guard,
+) -> Result<(), Denial> {
+    let Some(encoding) = outgoing.header("content-encoding") else { return Ok(()) };
+    // What AWS calls an encoding are chunks with the bytes as they are.
+    let is_plain = |coding: &str| PLAIN_CODINGS.iter().any(|plain| coding.trim().eq_ignore_ascii_case(plain));
+    if outgoing.body().is_empty() || encoding.split(',').all(is_plain) {
+        return Ok(());
+    }
+    let elsewhere = || Authority::parse(outgoing.authority()).is_ok_and(|authority| known.has_strangers(&authority));
+    if guard.is_off() && placeholders.is_empty() && !elsewhere() {
+        return Ok(());
+    }
+    let cause = "the body is encoded (`Content-Encoding`), so that it cannot be looked through for secrets";
+    Err(Denial::new(Stage::Credential, Reason::InvalidRequest, cause))
 }
 
 /// Refuses a request that holds the placeholder of a binding that does not serve it.
@@ -104,8 +147,9 @@ pub fn check_placeholders(outgoing: &Outgoing<'_>, placeholders: &[String]) -> R
     Ok(())
 }
 
-/// Looks for what has the shape of a credential in path, query and body, and overwrites in the body what is to be masked.
-/// Headers are not looked through: session ids and the like are tokens by right.
+/// Looks for what has the shape of a credential in path, query and body, and in the headers that mirror the body, and overwrites
+/// in the body what is to be masked. What stands in a mirror cannot be masked: server and body would disagree. Other headers are
+/// not looked through: programs write them, not models, and session ids and the like are tokens by right.
 ///
 /// # Errors
 /// One that must not leave, or must be masked where it cannot be.
@@ -126,9 +170,14 @@ pub fn check_patterns(outgoing: &mut Outgoing<'_>, guard: &Guard) -> Result<Find
             visit(&value, &mut |text| strings.add(guard.inspect(text.as_bytes()).finding));
         }
     }
-    // What only shows without its escapes, or stands in the target, cannot be overwritten in its place.
-    let is_hidden = target.masked > 0 || strings.masked > body.finding.masked;
+    let mut mirrors = Finding::default();
+    for text in outgoing.headers().filter_map(|(name, value)| mirrored(name, value)) {
+        mirrors.add(guard.inspect(text.as_bytes()).finding);
+    }
+    // What only shows without its escapes, or stands in the target or a mirror, cannot be overwritten in its place.
+    let is_hidden = target.masked > 0 || mirrors.masked > 0 || strings.masked > body.finding.masked;
     finding.add(body.finding);
+    finding.add(Finding { masked: 0, ..mirrors });
     finding.add(Finding { masked: 0, ..target });
     finding.add(Finding { masked: 0, ..strings });
     if finding.blocked || is_hidden {

@@ -36,6 +36,7 @@ pub struct Metrics {
     audit_refused: Gauge,
     materials: Gauge,
     mints: Family<MintLabels, Gauge>,
+    mint_waits: Gauge,
     policy_age_secs: Gauge,
     secret_age_secs: Family<AgeLabels, Gauge>,
     certificate_ends: Family<CertificateLabels, Gauge>,
@@ -117,6 +118,8 @@ pub struct Readings {
     /// Mints and fetches that were made, that failed, and values that were had anew because an upstream refused or showed
     /// them.
     pub mints: [u64; 3],
+    /// Times that a call waited for one of them.
+    pub mint_waits: u64,
     /// How long the serving snapshot has served.
     pub policy_age: Duration,
     /// Decisions under way.
@@ -188,6 +191,12 @@ impl Metrics {
             materials.clone(),
         );
         registry.register("mints", "Mints and fetches since the start, by result", mints.clone());
+        let mint_waits = Gauge::default();
+        registry.register(
+            "mint_waits",
+            "Times that a call waited for a mint or fetch, since the start",
+            mint_waits.clone(),
+        );
         let secret_age_secs = Family::<AgeLabels, Gauge>::default();
         registry.register_with_unit(
             "secret_age",
@@ -219,6 +228,7 @@ impl Metrics {
             audit_refused,
             materials,
             mints,
+            mint_waits,
             policy_age_secs,
             secret_age_secs,
             certificate_ends,
@@ -309,6 +319,7 @@ impl Metrics {
         self.policy_age_secs.set(signed(readings.policy_age.as_secs()));
         self.in_flight.set(signed(readings.in_flight));
         self.materials.set(signed(readings.materials));
+        self.mint_waits.set(signed(readings.mint_waits));
         for (result, count) in ["made", "failed", "refused_or_shown"].into_iter().zip(readings.mints) {
             self.mints.get_or_create(&MintLabels { result }).set(signed(count));
         }

@@ -72,12 +72,16 @@ impl<'a> Content<'a> {
         let max_bytes = server.map_or(DEFAULT_MAX_BODY_BYTES, |server| server.max_body_bytes);
         let mode = server.map(|server| server.mode);
         if mode == Some(Mode::Http) {
-            return if request.headers.too_many() {
-                let denial = Denial::new(Stage::Request, Reason::RequestTooLarge, "more headers than are read");
-                Err(Box::new(Malformed { denial, shape: Shape::Plain, prescribed: None }))
+            // Whatever looks through the body, for secrets of others at least, is to see all of it.
+            let (reason, cause) = if request.headers.too_many() {
+                (Reason::RequestTooLarge, "more headers than are read")
+            } else if request.check_body(usize::MAX).is_err() {
+                (Reason::InvalidRequest, "the body did not arrive whole")
             } else {
-                Ok(Content::Http)
+                return Ok(Content::Http);
             };
+            let denial = Denial::new(Stage::Request, reason, cause);
+            return Err(Box::new(Malformed { denial, shape: Shape::Plain, prescribed: None }));
         }
         if let Err(error) = request.check_body(max_bytes) {
             let reason = match error {

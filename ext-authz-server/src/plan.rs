@@ -11,7 +11,7 @@ use std::time::Instant;
 use keyward_contract::json::Value;
 
 use crate::audit::Digester;
-use crate::binding::Catalogue;
+use crate::binding::{Candidate, Catalogue};
 use crate::caller::Caller;
 pub use crate::identity::Principal;
 use crate::perimeter::{MethodClass, Perimeter};
@@ -64,6 +64,8 @@ pub struct Question<'a> {
     pub http_authority: &'a str,
     /// The class of the HTTP method.
     pub class: MethodClass,
+    /// The bindings that could serve the request; absent where they are too many to show.
+    pub bindings: Option<&'a [Candidate<'a>]>,
     /// The address of Envoy's peer.
     pub source: Option<&'a str>,
 }

@@ -15,7 +15,7 @@ use crate::perimeter::path::{self, Target, TargetError};
 
 /// The most headers that are read.
 const MAX_HEADERS: usize = 256;
-/// Set by stock ext_authz where it sent a part of the body only.
+/// Set by stock ext_authz with a body: whether it is a part only. A client's own may stand before it.
 const PARTIAL_BODY_HEADER: &str = "x-envoy-auth-partial-body";
 
 /// One request.
@@ -144,12 +144,16 @@ impl<'a> Request<'a> {
     pub fn check_body(&self, max_bytes: usize) -> Result<(), BodyError> {
         if self.body.len() > max_bytes
             || self.headers.too_many
-            || self.headers.find(PARTIAL_BODY_HEADER) == Some("true")
+            || self.headers.find(PARTIAL_BODY_HEADER).is_some_and(|marks| marks.split(',').any(|mark| mark != "false"))
         {
             return Err(BodyError::TooLarge);
         }
         let announced = self.headers.find("content-length");
         if announced.is_some_and(|length| length.parse() != Ok(self.body.len())) {
+            return Err(BodyError::Length);
+        }
+        // Stock ext_authz that is not told to send bodies. The filter waits for the end.
+        if !self.from_filter && self.body.is_empty() && self.headers.find("transfer-encoding").is_some() {
             return Err(BodyError::Length);
         }
         Ok(())
@@ -272,6 +276,7 @@ mod tests {
             (vec![("content-length", "4,4")], Err(BodyError::Length)),
             (vec![("x-envoy-auth-partial-body", "true")], Err(BodyError::TooLarge)),
             (vec![("x-envoy-auth-partial-body", "false")], Ok(())),
+            (vec![("x-envoy-auth-partial-body", "false,true")], Err(BodyError::TooLarge)),
         ];
         for (headers, expected) in cases {
             let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
@@ -279,6 +284,10 @@ mod tests {
                 HttpRequest { headers: headers.iter().map(own).collect(), body: "null".into(), ..Default::default() };
             assert_eq!(Request::read(&message(http, &[])).check_body(4), expected, "{headers:?}");
         }
+        let headers = HashMap::from([("transfer-encoding".to_owned(), "chunked".to_owned())]);
+        let chunked = HttpRequest { headers, ..Default::default() };
+        assert_eq!(Request::read(&message(chunked.clone(), &[])).check_body(4), Err(BodyError::Length));
+        assert_eq!(Request::read(&message(chunked, &[("keyward.contract", "1")])).check_body(4), Ok(()));
     }
 
     #[test]

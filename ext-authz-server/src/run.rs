@@ -12,6 +12,7 @@ use crate::check::Engine;
 use crate::config::{Config, ListenAddress};
 use crate::connect::Pages;
 use crate::lifecycle::{Entry, unbind};
+use crate::roles;
 use crate::secret::SecretBytes;
 use crate::serve::{Address, Bound, Listen, ServeError, signals};
 use crate::snapshot::{Snapshot, Snapshots};
@@ -20,8 +21,10 @@ use crate::tls::Tls;
 
 /// How often it is looked whether a new snapshot is in use.
 const FOLLOW_INTERVAL: Duration = Duration::from_millis(50);
-/// How often it is looked whether the audit key is another one.
-const AUDIT_KEY_INTERVAL: Duration = Duration::from_secs(1);
+/// How often it is looked whether keys of Keyward's own are other ones.
+const KEY_INTERVAL: Duration = Duration::from_secs(1);
+/// How often memory is swept, with and without a database.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 /// How long calls under way may still carry what a new snapshot does not need any more.
 const GRACE: Duration = Duration::from_secs(5);
 /// The shortest audit key, in bytes.
@@ -120,15 +123,25 @@ impl Service {
             move |steps| noticed(&engine, &snapshots, steps)
         };
         let state = state.map(|state| (state.clone(), tokio::spawn(state.follow(freshness, notice))));
+        let sweeping = tokio::spawn(serving.sources.secrets.keep_swept(SWEEP_INTERVAL));
         let ageing = tokio::spawn(ages::follow(engine.clone(), snapshots.clone()));
+        let looking = tokio::spawn(roles::look(engine.clone(), serving.clone()));
+        let following_keys = tokio::spawn(follow_encryption_keys(
+            snapshots.clone(),
+            serving.clone(),
+            state.as_ref().map(|(state, _)| state.clone()),
+        ));
         let following_key =
             tokio::spawn(follow_audit_key(engine.clone(), snapshots.clone(), digester.clone(), audit_key));
         let following = tokio::spawn(follow(engine.clone(), snapshots, digester, serving));
         let result = bound.serve(stop).await;
         following.abort();
         ageing.abort();
+        looking.abort();
+        sweeping.abort();
         following_key.abort();
-        engine.plan().sources().secrets.close(None).await;
+        following_keys.abort();
+        engine.plan().sources().close().await;
         if let Some((state, following)) = state {
             following.abort();
             state.database.close().await;
@@ -233,7 +246,7 @@ async fn follow_audit_key(
 ) {
     let mut said = String::new();
     loop {
-        tokio::time::sleep(AUDIT_KEY_INTERVAL).await;
+        tokio::time::sleep(KEY_INTERVAL).await;
         match audit_key(&snapshots.current()).await {
             Ok(now) if now.ct_eq(&key) => said.clear(),
             Ok(now) => {
@@ -253,6 +266,37 @@ async fn follow_audit_key(
                 said = cause;
             }
             Err(_) => {}
+        }
+    }
+}
+
+/// Uses the key-encryption keys that the newest snapshot names, as soon as all of them can be had.
+async fn follow_encryption_keys(snapshots: Arc<Snapshots>, serving: Arc<Snapshot>, state: Option<Arc<State>>) {
+    let Some(state) = state else { return };
+    let named =
+        |snapshot: &Snapshot| snapshot.config.database.as_ref().map(|database| database.encryption_keys.clone());
+    let mut in_use = named(&serving);
+    let mut said = String::new();
+    loop {
+        tokio::time::sleep(KEY_INTERVAL).await;
+        let current = snapshots.current();
+        let Some(database) = current.config.database.as_ref().filter(|_| named(&current) != in_use) else {
+            said.clear();
+            continue;
+        };
+        match State::wrapping(database, &current.sources.secrets).await {
+            Ok(wrapping) => {
+                tracing::info!("other database.encryption_keys are in use");
+                state.sealer.replace(wrapping);
+                in_use = named(&current);
+            }
+            Err(error) => {
+                let cause = error.to_string();
+                if said != cause {
+                    tracing::error!(cause, "database.encryption_keys cannot be used; those before stay in use");
+                    said = cause;
+                }
+            }
         }
     }
 }

@@ -17,6 +17,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use arc_swap::ArcSwap;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sqlx::Row as _;
@@ -84,7 +85,7 @@ pub enum SealError {
 pub struct Sealer {
     database: Database,
     /// The first one wraps; the others open what is not wrapped anew yet.
-    wrapping: Vec<Arc<dyn WrapKey>>,
+    wrapping: ArcSwap<Vec<Arc<dyn WrapKey>>>,
     opened: Mutex<HashMap<String, Arc<DataKey>>>,
     current: Mutex<HashMap<String, (String, SystemTime)>>,
 }
@@ -116,7 +117,20 @@ impl Sealer {
         if wrapping.is_empty() {
             return Err(SealError::NoKey);
         }
+        let wrapping = ArcSwap::from_pointee(wrapping);
         Ok(Sealer { database, wrapping, opened: Mutex::default(), current: Mutex::default() })
+    }
+
+    /// Uses these key-encryption keys from now on. What is wrapped stays as it is.
+    pub fn replace(&self, wrapping: Vec<Arc<dyn WrapKey>>) {
+        if !wrapping.is_empty() {
+            self.wrapping.store(Arc::new(wrapping));
+        }
+    }
+
+    /// The key that wraps.
+    fn wraps(&self) -> Result<Arc<dyn WrapKey>, SealError> {
+        self.wrapping.load().first().cloned().ok_or(SealError::NoKey)
     }
 
     /// Seals a value for its place.
@@ -172,7 +186,7 @@ impl Sealer {
     /// # Errors
     /// A data key is wrapped under a key that is not configured; those before it are done.
     pub async fn rewrap(&self) -> Result<usize, SealError> {
-        let newest = self.wrapping.first().ok_or(SealError::NoKey)?;
+        let newest = self.wraps()?;
         let rows = sqlx::query("SELECT id, scope, wrapping, wrapped FROM data_keys WHERE wrapping <> $1 ORDER BY id")
             .bind(newest.id())
             .fetch_all(self.database.pool())
@@ -202,7 +216,7 @@ impl Sealer {
     /// # Errors
     /// A data key that cannot be opened: whatever is sealed under it cannot be either.
     pub async fn look(&self) -> Result<(usize, usize), SealError> {
-        let newest = self.wrapping.first().ok_or(SealError::NoKey)?;
+        let newest = self.wraps()?;
         let rows = sqlx::query("SELECT id, scope, wrapping, wrapped FROM data_keys ORDER BY id")
             .fetch_all(self.database.pool())
             .await
@@ -261,7 +275,7 @@ impl Sealer {
 
     /// Makes a data key. Where another replica made one of the same generation first, that one holds.
     async fn make(&self, scope: &str, generation: i64) -> Result<(), SealError> {
-        let newest = self.wrapping.first().ok_or(SealError::NoKey)?;
+        let newest = self.wraps()?;
         let mut bytes = Zeroizing::new([0; 32]);
         let mut id = [0; 16];
         getrandom::fill(&mut *bytes).and_then(|()| getrandom::fill(&mut id)).map_err(|_| SealError::Refused)?;
@@ -306,7 +320,7 @@ impl Sealer {
         wrapping: &str,
         wrapped: &str,
     ) -> Result<Zeroizing<Vec<u8>>, SealError> {
-        let key = self.wrapping.iter().find(|key| key.id() == wrapping);
+        let key = self.wrapping.load().iter().find(|key| key.id() == wrapping).cloned();
         let key = key.ok_or_else(|| SealError::UnknownWrapping(wrapping.to_owned()))?;
         let wrapped = URL_SAFE_NO_PAD.decode(wrapped).map_err(|_| SealError::Refused)?;
         key.unwrap(&wrapped, &bound(id, scope, wrapping)).await

@@ -36,9 +36,9 @@ use std::time::{Duration, SystemTime};
 use keyward_contract::json;
 use zeroize::Zeroizing;
 
-use crate::caller::{self, Caller};
+use crate::caller::{self, Caller, PlaceholderError};
 use crate::config::{self, Config, SecretSource};
-use crate::credential::Material;
+use crate::credential::{Former, Material};
 use crate::freshness::{Freshness, Key, MintError, Origin, Terms};
 use crate::leak::Known;
 use crate::outbound::Outbound;
@@ -86,6 +86,11 @@ pub trait SecretStore: Send + Sync {
 
     /// Whether its contents belong to persons: nothing of one caller's is ever remembered for another.
     fn is_personal(&self) -> bool {
+        false
+    }
+
+    /// Whether names that differ in capital and small letters alone are one name there.
+    fn ignores_case(&self) -> bool {
         false
     }
 
@@ -138,6 +143,7 @@ pub struct Secrets {
     recent: Arc<Recent>,
     state: StateDoor,
     known: Arc<Known>,
+    former: Arc<Former>,
     presented: Arc<sds::InUse>,
 }
 
@@ -179,6 +185,7 @@ impl Secrets {
             recent: Arc::default(),
             state,
             known: Arc::default(),
+            former: Arc::default(),
             presented: Arc::default(),
         }
     }
@@ -219,7 +226,8 @@ impl Secrets {
         let entry = |entry: &Entry| Entry::new(&entry.scheme, None, entry.store.clone());
         let (freshness, recent) = (self.freshness.clone(), self.recent.clone());
         let (state, known, presented) = (self.state.clone(), self.known.clone(), self.presented.clone());
-        Secrets { stores: local.map(entry).collect(), freshness, recent, state, known, presented }
+        let (stores, former) = (local.map(entry).collect(), self.former.clone());
+        Secrets { stores, freshness, recent, state, known, former, presented }
     }
 
     /// Where the open state is, once it is open.
@@ -238,6 +246,26 @@ impl Secrets {
     #[must_use]
     pub fn known(&self) -> &Arc<Known> {
         &self.known
+    }
+
+    /// What bindings used before.
+    #[must_use]
+    pub fn former(&self) -> &Arc<Former> {
+        &self.former
+    }
+
+    /// Drops what nobody uses any more out of memory, this often; without end.
+    pub fn keep_swept(&self, every: Duration) -> impl Future<Output = ()> + Send + use<> {
+        let (freshness, recent, former) = (self.freshness.clone(), self.recent.clone(), self.former.clone());
+        async move {
+            loop {
+                tokio::time::sleep(every).await;
+                let dropped = freshness.sweep();
+                tracing::debug!(dropped, "what was kept and is of no use any more");
+                recent.sweep();
+                former.sweep();
+            }
+        }
     }
 
     /// The client certificates that Envoy presents.
@@ -277,14 +305,14 @@ impl Secrets {
     /// Whether a source has the right form, without opening anything.
     ///
     /// # Errors
-    /// [`SecretError::Reference`], or a placeholder that does not exist.
+    /// [`SecretError::Reference`], a placeholder that does not exist, or two that nothing keeps apart.
     pub fn check(&self, source: &SecretSource) -> Result<(), SecretError> {
         let (entry, rest) = self.store(&source.reference)?;
-        if caller::check(rest).is_err() {
-            let cause = "it holds a brace that begins no placeholder";
-            return Err(SecretError::Reference { cause });
+        match caller::check(rest) {
+            Ok(()) => entry.store.check(rest),
+            Err(PlaceholderError::Touching) => Err(SecretError::Touching),
+            Err(_) => Err(SecretError::Reference { cause: "it holds a brace that begins no placeholder" }),
         }
-        entry.store.check(rest)
     }
 
     /// A secret that depends on no caller.
@@ -339,8 +367,13 @@ impl Secrets {
     async fn content(&self, reference: &str, caller: &Caller) -> Result<Secret, SecretError> {
         let (entry, template) = self.store(reference)?;
         let rest = if caller::is_template(template) {
-            let filled = caller.fill(template);
-            Cow::Owned(filled.map_err(|cause| SecretError::Caller { reference: reference.to_owned(), cause })?)
+            let unfit = |cause| SecretError::Caller { reference: reference.to_owned(), cause };
+            let filled = caller.fill(template).map_err(unfit)?;
+            let capitals = |text: &str| text.bytes().filter(u8::is_ascii_uppercase).count();
+            if entry.store.ignores_case() && capitals(&filled) > capitals(template) {
+                return Err(unfit(PlaceholderError::Capitals));
+            }
+            Cow::Owned(filled)
         } else {
             Cow::Borrowed(template)
         };
@@ -446,6 +479,7 @@ fn field<'a>(json: &'a [u8], key: &str) -> Option<Cow<'a, [u8]>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identity::Principal;
     use crate::scratch::Scratch;
 
     fn source(reference: &str, json_key: Option<&str>, trim_newline: bool) -> SecretSource {
@@ -480,6 +514,76 @@ mod tests {
         }
     }
 
+    /// Gives back what it is asked for, numbered, and is kept.
+    #[derive(Default)]
+    struct Numbered(std::sync::atomic::AtomicUsize);
+
+    impl SecretStore for Numbered {
+        fn check(&self, _rest: &str) -> Result<(), SecretError> {
+            Ok(())
+        }
+        fn resolve<'a>(&'a self, rest: &'a str) -> Resolving<'a> {
+            let number = self.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            Box::pin(async move { Ok(Resolved::lasting(format!("{number} {rest}").into_bytes())) })
+        }
+        fn terms(&self) -> Option<Terms> {
+            Some(Terms::Stored { refresh: Duration::from_secs(60), max_stale: Duration::from_secs(300) })
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_kept_for_one_tenant_person_agent_or_environment_serves_no_other() {
+        use crate::identity::Principal;
+        let caller = |tenant: &str, user: &str, agent: &str, environment: &str| {
+            let agent = Some(agent.to_owned());
+            let (tenant, subject) = (tenant.to_owned(), user.to_owned());
+            let principal = Principal { tenant, subject, agent, ..Principal::nobody() };
+            Caller { principal: Arc::new(principal), ..Caller::none(environment) }
+        };
+        let callers = [
+            caller("acme", "alice", "desk", "test"),
+            caller("other", "alice", "desk", "test"),
+            caller("acme", "bob", "desk", "test"),
+            caller("acme", "alice", "shell", "test"),
+            caller("acme", "alice", "desk", "production"),
+        ];
+        // How many values the callers share; the tenant counts whether the reference names it or not.
+        for (reference, distinct) in [
+            ("kept://key", 2),
+            ("kept://{tenant}", 2),
+            ("kept://{user}", 3),
+            ("kept://{agent}", 3),
+            ("kept://{environment}", 3),
+            ("kept://{user}/{agent}/{environment}", 5),
+        ] {
+            let secrets = Secrets::standard(Path::new("")).and("kept", Arc::new(Numbered::default()));
+            let mut seen = std::collections::BTreeSet::new();
+            for caller in &callers {
+                let value = async || secrets.get(&source(reference, None, false), caller).await.unwrap().value;
+                let first = value().await;
+                let again = value().await;
+                assert!(first.ct_eq(&again), "{reference}: it is kept");
+                seen.insert(first.expose().to_vec());
+            }
+            assert_eq!(seen.len(), distinct, "{reference}");
+            assert_eq!(secrets.freshness().len(), distinct, "{reference}");
+        }
+    }
+
+    #[tokio::test]
+    async fn memory_is_swept_without_anybody_asking() {
+        let secrets = Secrets::standard(Path::new(""));
+        let failing = || -> crate::freshness::Minting { Box::pin(async { Err(MintError::consent("nobody gave it")) }) };
+        let key = Key::new("test", "tenant");
+        assert!(secrets.freshness().get(key, Terms::Minted, failing).await.is_err());
+        assert_eq!(secrets.freshness().len(), 1);
+        let sweeping = tokio::spawn(secrets.keep_swept(Duration::from_millis(5)));
+        while !secrets.freshness().is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        sweeping.abort();
+    }
+
     #[tokio::test]
     async fn a_reference_needs_a_known_scheme() {
         let dir = Scratch::new();
@@ -493,6 +597,38 @@ mod tests {
             let error = value(&dir, source(misplaced, None, false)).await.unwrap_err();
             assert!(!error.contains("marked"), "{error}");
         }
+    }
+
+    /// A store that takes `Bob` and `bob` for one name.
+    struct CaseBlind;
+
+    impl SecretStore for CaseBlind {
+        fn check(&self, _rest: &str) -> Result<(), SecretError> {
+            Ok(())
+        }
+
+        fn resolve<'a>(&'a self, rest: &'a str) -> Resolving<'a> {
+            Box::pin(async move { Ok(Resolved::lasting(rest.to_ascii_lowercase().into_bytes())) })
+        }
+
+        fn ignores_case(&self) -> bool {
+            true
+        }
+    }
+
+    #[tokio::test]
+    async fn capitals_are_no_way_to_another_s_secret_where_the_store_ignores_them() {
+        let dir = Scratch::new();
+        let secrets = Secrets::standard(dir.path()).and("blind", Arc::new(CaseBlind));
+        let get = async |subject: &str, reference: &str| {
+            let principal = Principal { subject: subject.into(), ..Principal::nobody() };
+            let caller = Caller { principal: Arc::new(principal), ..Caller::none("test") };
+            secrets.get(&source(reference, None, false), &caller).await.map(|secret| secret.value.expose().to_vec())
+        };
+        assert_eq!(get("bob", "blind://Key-{user}").await.unwrap(), b"key-bob");
+        let refused = get("Bob", "blind://Key-{user}").await.unwrap_err();
+        assert!(refused.cause.contains("capital letters"), "{}", refused.cause);
+        assert_eq!(get("Bob", "blind://Key").await.unwrap(), b"key");
     }
 
     #[test]

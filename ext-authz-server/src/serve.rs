@@ -91,6 +91,9 @@ pub enum ServeError {
     /// Signals cannot be received.
     #[error("signals: {0}")]
     Signals(io::Error),
+    /// The last records could not be written.
+    #[error("audit records were lost at the end: the sink takes nothing")]
+    Audit,
     /// A listener failed while serving.
     #[error("serve: {0}")]
     Transport(String),
@@ -222,7 +225,9 @@ impl Bound {
         admin_task.abort();
         pages_task.abort();
         engine.record(Record::new(Event::Stopped, engine.plan().environment(), engine.plan().revision()));
-        engine.audit().close();
+        if !engine.audit().close() {
+            return result.and(Err(ServeError::Audit));
+        }
         result
     }
 }

@@ -184,11 +184,16 @@ fn needs_restart(before: &Config, after: &Config) -> Vec<&'static str> {
         ("listen.max_concurrent_checks", b.max_concurrent_checks != a.max_concurrent_checks),
         ("listen.drain_secs", b.drain_secs != a.drain_secs),
         ("listen.connect", b.connect != a.connect),
-        ("database", before.database != after.database),
+        ("database", opened(before) != opened(after)),
         ("audit.file", before.audit.file != after.audit.file),
         ("audit.queue_records", before.audit.queue_records != after.audit.queue_records),
     ];
     changes.into_iter().filter(|(_, changed)| *changed).map(|(name, _)| name).collect()
+}
+
+/// The section `database` without what changes while it is open.
+fn opened(config: &Config) -> Option<config::Database> {
+    config.database.clone().map(|database| config::Database { encryption_keys: Vec::new(), ..database })
 }
 
 // === impl Attempt ===

@@ -13,6 +13,8 @@ use crate::secret::Secrets;
 
 /// How long a store may take for what is not kept.
 const STORE_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long the end waits for refreshes that are under way.
+const ENDING: Duration = Duration::from_secs(5);
 
 /// Everything a credential can be made of.
 pub struct Sources {
@@ -79,6 +81,17 @@ impl Sources {
     #[must_use]
     pub fn freshness(&self) -> &Arc<Freshness> {
         self.secrets.freshness()
+    }
+
+    /// Waits for refreshes under way, since the next refresh token is stored nowhere yet, then gives back what stores
+    /// lent: at the end of the process.
+    pub async fn close(&self) {
+        if let Some(grants) = self.grants()
+            && tokio::time::timeout(ENDING, grants.turns().ended()).await.is_err()
+        {
+            tracing::warn!("a grant is still being refreshed; its next refresh token may be lost");
+        }
+        self.secrets.close(None).await;
     }
 
     /// Under which key the material of a credential is kept; `None` for what is had anew each time.

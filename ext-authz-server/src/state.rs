@@ -71,6 +71,14 @@ pub enum StateError {
     Version(i64),
 }
 
+// === impl StateError ===
+
+impl StateError {
+    fn secret(key: &str, cause: impl ToString) -> StateError {
+        StateError::Secret { key: key.to_owned(), cause: cause.to_string() }
+    }
+}
+
 // === impl State ===
 
 impl State {
@@ -115,7 +123,7 @@ impl State {
 
     fn of(database: Database, sealer: Arc<Sealer>) -> Result<Arc<State>, StateError> {
         Ok(Arc::new(State {
-            grants: Arc::new(DatabaseGrants::new(database.clone(), sealer.clone())),
+            grants: Arc::new(DatabaseGrants::new(database.clone(), sealer.clone())?),
             states: States::new(database.clone(), sealer.clone()),
             secrets: DatabaseSecrets::new(database.clone(), sealer.clone()),
             shared: DatabaseShared::new(database.clone(), sealer.clone())?,
@@ -132,30 +140,36 @@ impl State {
         config: &config::Database,
         secrets: &Secrets,
     ) -> Result<(Vec<Arc<dyn WrapKey>>, Zeroizing<String>), StateError> {
-        let secret = async |key: String, source: &config::SecretSource| {
-            let resolved = secrets.resolve(source).await;
-            resolved.map_err(|error| StateError::Secret { key, cause: error.to_string() })
-        };
-        let mut wrapping: Vec<Arc<dyn WrapKey>> = Vec::new();
-        for (index, source) in config.encryption_keys.iter().enumerate() {
-            let key = format!("encryption_keys[{index}]");
-            if let Some(arn) = source.kms_key() {
-                let kms = KmsKey::new(arn, secrets).await;
-                wrapping.push(Arc::new(kms.map_err(|error| StateError::Secret { key, cause: error.to_string() })?));
-                continue;
-            }
-            let text = secret(key.clone(), source).await?;
-            let local = LocalKey::parse(text.expose());
-            wrapping.push(Arc::new(local.map_err(|error| StateError::Secret { key, cause: error.to_string() })?));
-        }
+        let wrapping = State::wrapping(config, secrets).await?;
         let url = match &config.url_secret {
             Some(source) => {
-                let url = secret("url_secret".to_owned(), source).await?;
+                let url = secrets.resolve(source).await.map_err(|error| StateError::secret("url_secret", error))?;
                 std::str::from_utf8(url.expose()).map_err(|_| DatabaseError::Url)?.trim().to_owned()
             }
             None => config.url.clone(),
         };
         Ok((wrapping, Zeroizing::new(url)))
+    }
+
+    /// The key-encryption keys, the newest first.
+    ///
+    /// # Errors
+    /// Names the one that cannot be had or used.
+    pub async fn wrapping(config: &config::Database, secrets: &Secrets) -> Result<Vec<Arc<dyn WrapKey>>, StateError> {
+        let mut wrapping: Vec<Arc<dyn WrapKey>> = Vec::new();
+        for (index, source) in config.encryption_keys.iter().enumerate() {
+            let key = format!("encryption_keys[{index}]");
+            wrapping.push(match source.kms_key() {
+                Some(arn) => {
+                    Arc::new(KmsKey::new(arn, secrets).await.map_err(|error| StateError::secret(&key, error))?)
+                }
+                None => {
+                    let text = secrets.resolve(source).await.map_err(|error| StateError::secret(&key, error))?;
+                    Arc::new(LocalKey::parse(text.expose()).map_err(|error| StateError::secret(&key, error))?)
+                }
+            });
+        }
+        Ok(wrapping)
     }
 
     /// Drops what this process keeps and others have invalidated, notices each step in the lifecycle of a binding, and deletes

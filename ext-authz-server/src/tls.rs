@@ -12,6 +12,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::sign::SingleCertAndKey;
@@ -29,8 +30,10 @@ use crate::config;
 const LOOK: Duration = Duration::from_secs(1);
 /// How long a handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(5);
-/// The most handshakes under way; for one more, the oldest ends. Who means it is done long before.
+/// The most handshakes under way. For one more the oldest ends, once it had [`PATIENCE`]: who means it is done by then.
 const MAX_HANDSHAKES: usize = 256;
+/// How long a handshake may take where others wait for its place.
+const PATIENCE: Duration = Duration::from_millis(500);
 /// How long to wait after a connection could not be accepted: mostly for want of file descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Whose certificate it is, and its name, in metrics.
@@ -217,7 +220,7 @@ impl ListenerTls {
     pub fn incoming(self: Arc<Self>, listener: TcpListener) -> ReceiverStream<io::Result<TlsStream<TcpStream>>> {
         let (connections, incoming) = mpsc::channel(1);
         tokio::spawn(async move {
-            let mut handshakes: VecDeque<AbortHandle> = VecDeque::new();
+            let mut handshakes: VecDeque<(Instant, AbortHandle)> = VecDeque::new();
             loop {
                 let accepted = tokio::select! {
                     accepted = listener.accept() => accepted,
@@ -227,11 +230,15 @@ impl ListenerTls {
                     tokio::time::sleep(PAUSE).await;
                     continue;
                 };
-                handshakes.retain(|handshake| !handshake.is_finished());
+                handshakes.retain(|(_, handshake)| !handshake.is_finished());
                 if handshakes.len() >= MAX_HANDSHAKES
-                    && let Some(oldest) = handshakes.pop_front()
+                    && let Some((begun, oldest)) = handshakes.pop_front()
                 {
-                    oldest.abort();
+                    tokio::time::sleep_until(begun + PATIENCE).await;
+                    if !oldest.is_finished() {
+                        tracing::debug!("a TLS handshake took too long for how many there are");
+                        oldest.abort();
+                    }
                 }
                 let acceptor = TlsAcceptor::from(self.serving.load().config.clone());
                 let connections = connections.clone();
@@ -239,12 +246,12 @@ impl ListenerTls {
                     // Without it small answers would wait for others; a failure costs time only.
                     let _ = stream.set_nodelay(true);
                     match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
-                        Ok(Ok(stream)) => drop(connections.send(Ok(stream)).await),
+                        Ok(Ok(stream)) => drop(tokio::spawn(async move { connections.send(Ok(stream)).await })),
                         Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
                         Err(_) => tracing::debug!("a TLS handshake took too long"),
                     }
                 });
-                handshakes.push_back(handshake.abort_handle());
+                handshakes.push_back((Instant::now(), handshake.abort_handle()));
             }
         });
         ReceiverStream::new(incoming)

@@ -2,6 +2,7 @@
 
 use keyward_contract::reason::Reason;
 
+use crate::binding::Asker;
 use crate::decision::{Denial, Stage};
 use crate::operation::{Content, Operation};
 use crate::perimeter::Passage;
@@ -28,6 +29,7 @@ pub fn ask(
     principal: &Principal,
 ) -> Verdicts {
     let authority = request.authority.as_ref().map(ToString::to_string).unwrap_or_default();
+    let bindings = plan.catalogue().candidates(&server.name, &Asker::from(principal), operations);
     let each: Vec<Verdict> = operations
         .iter()
         .map(|operation| {
@@ -46,6 +48,7 @@ pub fn ask(
                 http_path: request.target.map(|target| target.path).unwrap_or_default(),
                 http_authority: &authority,
                 class: passage.class,
+                bindings: bindings.as_deref(),
                 source: request.source.as_deref(),
             };
             plan.policy()

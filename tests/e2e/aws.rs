@@ -3,6 +3,7 @@
 
 mod identity;
 mod kms;
+mod refusals;
 mod scene;
 mod sessions;
 mod signing;

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::expect;
 
 /// All values of a header of the request that the upstream received last, as it reports them.
-fn header(last: &Value, name: &str) -> Vec<String> {
+pub(crate) fn header(last: &Value, name: &str) -> Vec<String> {
     let of_pair = |pair: &Value| {
         let (key, value) = (pair.get(0)?.as_str()?, pair.get(1)?.as_str()?);
         key.eq_ignore_ascii_case(name).then(|| value.to_owned())

@@ -158,14 +158,7 @@ async fn a_database_that_goes_away_lets_what_is_known_serve_for_a_while() {
     let stack = builder.config(|config| config["lifecycle"]["max_stale_secs"] = json!(5)).start().await.unwrap();
     allowed_soon(&stack).await;
     // Nothing can be read any more, as if the database were away.
-    let database = |statement: &str| {
-        let program =
-            "import sqlite3, sys\nc = sqlite3.connect(sys.argv[1], timeout=10)\nc.execute(sys.argv[2])\nc.commit()";
-        let mut command = std::process::Command::new("python3");
-        let done = command.args(["-c", program]).arg(stack.folder.join("keyward.db")).arg(statement).status().unwrap();
-        assert!(done.success(), "{statement}");
-    };
-    database("ALTER TABLE invalidations RENAME TO away");
+    stack.change_database("ALTER TABLE invalidations RENAME TO away").unwrap();
     let began = Instant::now();
     let mut served = Duration::ZERO;
     loop {
@@ -181,7 +174,7 @@ async fn a_database_that_goes_away_lets_what_is_known_serve_for_a_while() {
     }
     println!("served for {served:?} after the database was gone");
     assert!(served > Duration::from_secs(3), "{served:?}");
-    database("ALTER TABLE away RENAME TO invalidations");
+    stack.change_database("ALTER TABLE away RENAME TO invalidations").unwrap();
     allowed_soon(&stack).await;
 }
 

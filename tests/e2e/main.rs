@@ -23,6 +23,7 @@ mod istio;
 mod leak;
 mod leaks;
 mod lifecycle;
+mod modes;
 mod native_ext_authz;
 mod oauth;
 mod parsing;

@@ -17,10 +17,14 @@ use crate::{expect, leak, scripted};
 const OLD: &str = "old-credential-5f1c8a2e";
 const NEW: &str = "new-credential-93b7d604";
 const BAD: &str = "bad-credential-17e0c94d";
+/// How long an API takes the key before beside the new one, here: the calls that were on their way with it come to an end.
+const OVERLAP: Duration = Duration::from_millis(500);
 
 /// An API that takes some keys, as one does while they are rotated, and shows what it was told to.
 #[derive(Default)]
 struct Api {
+    /// It answers 403 where others answer 401.
+    forbids: AtomicBool,
     taken: Mutex<BTreeSet<String>>,
     shown: Mutex<String>,
     received: Mutex<Vec<String>>,
@@ -49,7 +53,8 @@ impl Api {
         } else {
             self.received.lock().unwrap().push(key);
         }
-        let status = if is_good { "200 OK" } else { "401 Unauthorized" };
+        let refusal = if self.forbids.load(Ordering::SeqCst) { "403 Forbidden" } else { "401 Unauthorized" };
+        let status = if is_good { "200 OK" } else { refusal };
         let shown = self.shown.lock().unwrap().clone();
         let body = json!({"jsonrpc": "2.0", "id": 1, "result": {"resultType": "complete", "shown": shown}});
         scripted::response(status, "content-type: application/json\r\n", body.to_string().as_bytes())
@@ -116,21 +121,31 @@ async fn a_value_and_a_reference_change_under_load_and_no_call_fails() {
     let mut stack = stack("rotation-load", address).file("secrets/next", NEW).start().await.unwrap();
     let load = Load::start(&stack);
     tokio::time::sleep(Duration::from_millis(300)).await;
-    // The value behind the reference, there and back.
-    for key in [NEW, OLD] {
+    // The value behind the reference, there and back. The API ends each overlap: whatever still goes out with the key before
+    // fails from then on.
+    for (key, before) in [(NEW, OLD), (OLD, NEW)] {
         stack.change_file("secrets/demo", key).unwrap();
         until(key, async || api.last_key() == key).await;
+        tokio::time::sleep(OVERLAP).await;
+        api.take(&[key]);
         tokio::time::sleep(Duration::from_millis(300)).await;
+        api.take(&[key, before]);
     }
     // The reference.
     let reference = json!("file://secrets/next");
     stack.change_config(|config| config["bindings"][0]["credentials"][0]["secret"]["ref"] = reference).unwrap();
     until("the new reference", async || api.last_key() == NEW).await;
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    tokio::time::sleep(OVERLAP).await;
+    api.take(&[NEW]);
+    let ended = api.received.lock().unwrap().len();
+    tokio::time::sleep(Duration::from_millis(500)).await;
     let answers = load.stop().await;
     let failed = answers.iter().filter(|answer| answer.status != 200).count();
     println!("{} calls, {failed} failed", answers.len());
     assert!(answers.len() > 50 && failed == 0, "{failed} of {} failed", answers.len());
+    let received = api.received.lock().unwrap();
+    assert!(received.len() > ended, "no call came after the end of the old key");
+    assert!(received[ended..].iter().all(|key| key == NEW), "{:?}", &received[ended..]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -142,6 +157,24 @@ async fn the_value_before_is_still_scrubbed() {
     // An upstream that logs, and shows its log.
     *api.shown.lock().unwrap() = format!("earlier {OLD}, now {NEW}");
     until("the new value", async || {
+        assert_eq!(stack.send(call()).await.unwrap().status, 200);
+        api.last_key() == NEW
+    })
+    .await;
+    let answer = stack.send(call()).await.unwrap();
+    let text = String::from_utf8_lossy(&answer.everything()).into_owned();
+    assert!(text.contains("earlier") && !text.contains(OLD) && !text.contains(NEW), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_value_of_the_reference_before_is_still_scrubbed() {
+    let (api, address) = Api::start(&[OLD, NEW]).await;
+    let mut stack = stack("rotation-reference", address).file("secrets/next", NEW).start().await.unwrap();
+    assert_eq!(stack.send(call()).await.unwrap().status, 200);
+    *api.shown.lock().unwrap() = format!("earlier {OLD}, now {NEW}");
+    let reference = json!("file://secrets/next");
+    stack.change_config(|config| config["bindings"][0]["credentials"][0]["secret"]["ref"] = reference).unwrap();
+    until("the new reference", async || {
         assert_eq!(stack.send(call()).await.unwrap().status, 200);
         api.last_key() == NEW
     })
@@ -195,22 +228,52 @@ async fn without_a_value_that_was_accepted_nothing_is_sent() {
     assert!(!record.to_string().contains(OLD), "{record}");
 }
 
+/// Looked at once an hour: only what the upstream answers makes it look again.
+async fn seldom_looked_at(name: &str, api: SocketAddr) -> Stack {
+    let builder = probed(stack(name, api), api, 3600);
+    let seldom = builder.config(|config| config["bindings"][0]["probe"]["refresh_secs"] = json!(3600));
+    seldom.start().await.unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_value_that_is_refused_later_is_replaced_at_once() {
-    let (api, address) = Api::start(&[OLD]).await;
-    let builder = stack("rotation-401", address);
-    // Looked at once an hour: only the refusal makes it look again.
-    let builder =
-        probed(builder, address, 3600).config(|config| config["bindings"][0]["probe"]["refresh_secs"] = json!(3600));
-    let stack = builder.start().await.unwrap();
+    for status in [401, 403] {
+        let (api, address) = Api::start(&[OLD]).await;
+        api.forbids.store(status == 403, Ordering::SeqCst);
+        let stack = seldom_looked_at(&format!("rotation-{status}"), address).await;
+        assert_eq!(stack.send(call()).await.unwrap().status, 200);
+        stack.change_file("secrets/demo", NEW).unwrap();
+        api.take(&[NEW]);
+        let refused = stack.send(call()).await.unwrap();
+        assert_eq!(refused.status.as_u16(), status, "{}", refused.text());
+        until("the new value", async || stack.send(call()).await.unwrap().status == 200).await;
+        assert_eq!(api.last_key(), NEW);
+        let refusal = |record: &Value| record["event"] == "credential_refused" && record["http_status"] == status;
+        stack.server.audit_record(refusal).await.unwrap();
+        expect::nothing_written(&stack, &[OLD, NEW]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_value_that_is_shown_is_replaced_though_it_is_still_taken() {
+    let (api, address) = Api::start(&[OLD, NEW]).await;
+    let stack = seldom_looked_at("rotation-echo", address).await;
     assert_eq!(stack.send(call()).await.unwrap().status, 200);
     stack.change_file("secrets/demo", NEW).unwrap();
-    api.take(&[NEW]);
-    let refused = stack.send(call()).await.unwrap();
-    assert_eq!(refused.status, 401, "{}", refused.text());
-    until("the new value", async || stack.send(call()).await.unwrap().status == 200).await;
-    assert_eq!(api.last_key(), NEW);
-    stack.server.audit_record(|record| record["event"] == "credential_refused").await.unwrap();
+    // As long as nothing is shown, the value stays.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert_eq!(stack.send(call()).await.unwrap().status, 200);
+    assert_eq!(api.last_key(), OLD);
+    *api.shown.lock().unwrap() = format!("your key is {OLD}");
+    until("the new value", async || {
+        let answer = stack.send(call()).await.unwrap();
+        assert!(answer.status == 200 && !answer.text().contains(OLD), "{}", answer.text());
+        api.last_key() == NEW
+    })
+    .await;
+    let records = stack.server.audit().unwrap();
+    assert!(records.iter().any(|record| record["event"] == "secret_echoed"));
+    assert!(!records.iter().any(|record| record["event"] == "credential_refused"));
     expect::nothing_written(&stack, &[OLD, NEW]).await;
 }
 

@@ -39,11 +39,20 @@ impl Received {
 
 /// An upstream of plain HTTP below `/scripted` that notes what it gets, with these credentials.
 async fn upstream(name: &str, credentials: Value) -> (Builder, Received) {
+    showing(name, credentials, |_| "done".to_owned()).await
+}
+
+/// The same, which answers with what `shows` makes of a request.
+async fn showing(
+    name: &str,
+    credentials: Value,
+    shows: impl Fn(&str) -> String + Send + Sync + 'static,
+) -> (Builder, Received) {
     let received = Received::default();
     let notes = received.clone();
     let address = scripted::start(move |request| {
         notes.0.lock().unwrap().push(request.to_owned());
-        scripted::response("200 OK", "content-type: text/plain\r\n", b"done")
+        scripted::response("200 OK", "content-type: text/plain\r\n", shows(request).as_bytes())
     })
     .await;
     let builder = Stack::builder(name).policy(POLICY);

@@ -21,9 +21,9 @@ use serde_json::{Value, json};
 use crate::expect;
 use crate::search::Search;
 
-/// Values are looked at every second, and bridge an outage of two.
+/// Values are looked at every second, and may become three seconds old in an outage.
 pub(crate) fn caching() -> Value {
-    json!({"refresh_secs": 1, "max_stale_secs": 2})
+    json!({"refresh_secs": 1, "max_stale_secs": 3})
 }
 
 pub(crate) fn echo() -> Request {

@@ -2,7 +2,8 @@
 
 moto recomputes signatures in headers with botocore and enforces IAM policies, once `/front/enforce` was asked. The front
 refuses requests outside AWS's time window, verifies presigned URLs with botocore before it hands them on signed in
-headers, and shows what it received at `/front/requests`. Its address is the first line that it prints.
+headers, stands itself for every API of API Gateway, and shows what it received at `/front/requests`. Its address is the
+first line that it prints.
 """
 
 import datetime
@@ -52,6 +53,10 @@ class Front:
             check_time(environ, target)
             if "X-Amz-Signature=" in target:
                 hand_on(environ, target, body)
+            if ".execute-api." in environ["HTTP_HOST"]:
+                check_api(environ, target, body)
+                start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "8")])
+                return [b"verified"]
         except Refused as error:
             text = f"<Error><Code>FrontRefused</Code><Message>{error}</Message></Error>".encode()
             start_response("403 Forbidden", [("Content-Type", "text/xml"), ("Content-Length", str(len(text)))])
@@ -134,6 +139,28 @@ def secret_of(access_key_id):
         if session.access_key_id == access_key_id:
             return Credentials(access_key_id, session.secret_access_key, session.session_token)
     raise Refused("InvalidAccessKeyId")
+
+
+def check_api(environ, target, body):
+    """Verifies a signature in headers with botocore, over the target as it came, as API Gateway does."""
+    sent = headers_of(environ)
+    algorithm, _, rest = sent.get("authorization", "").partition(" ")
+    parts = dict(part.partition("=")[::2] for part in rest.split(", "))
+    if algorithm != "AWS4-HMAC-SHA256" or set(parts) != {"Credential", "SignedHeaders", "Signature"}:
+        raise Refused("MissingAuthenticationToken")
+    key_id, _, region, service, _ = parts["Credential"].split("/")
+    if environ["HTTP_HOST"].split(".")[1:3] != [service, region]:
+        raise Refused("SignatureDoesNotMatch: it is for another service or region")
+    credentials = secret_of(key_id)
+    if (credentials.token or "") != sent.get("x-amz-security-token", ""):
+        raise Refused("InvalidToken")
+    headers = {name: sent[name] for name in parts["SignedHeaders"].split(";")}
+    url = f"https://{environ['HTTP_HOST']}{target}"
+    request = AWSRequest(method=environ["REQUEST_METHOD"], url=url, data=body, headers=headers)
+    request.context["timestamp"] = sent["x-amz-date"]
+    auth = SigV4Auth(credentials, service, region)
+    if auth.signature(auth.string_to_sign(request, auth.canonical_request(request)), request) != parts["Signature"]:
+        raise Refused("SignatureDoesNotMatch")
 
 
 def hand_on(environ, target, body):

@@ -6,6 +6,7 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -314,6 +315,19 @@ impl Stack {
     /// Where the file cannot be replaced.
     pub fn change_file(&self, path: &str, content: impl AsRef<[u8]>) -> Result<()> {
         files::replace(&self.folder.join(path), content)
+    }
+
+    /// Runs a statement in the database of SQLite, as somebody else would while the server runs.
+    ///
+    /// # Errors
+    /// Where it fails.
+    pub fn change_database(&self, statement: &str) -> Result<()> {
+        let program =
+            "import sqlite3, sys\nc = sqlite3.connect(sys.argv[1], timeout=10)\nc.execute(sys.argv[2])\nc.commit()";
+        let mut command = Command::new("python3");
+        let done = command.args(["-c", program]).arg(self.folder.join("keyward.db")).arg(statement).status();
+        anyhow::ensure!(done.context("starting `python3`")?.success(), "`{statement}` failed");
+        Ok(())
     }
 
     /// Stops the server, where it still runs, and starts it on the same ports and files.

@@ -121,6 +121,14 @@ pub(super) fn check_params(headers: &dyn Headers) -> Result<(), Refusal> {
     if well_formed { Ok(()) } else { Err(mismatch("an `Mcp-Param-*` header is malformed")) }
 }
 
+/// What `Mcp-Name` or an `Mcp-Param-*` mirrors of the body; as it stands where it is malformed. None for every other header.
+/// The name is lower case.
+#[must_use]
+pub fn mirrored<'h>(name: &str, value: &'h str) -> Option<Cow<'h, str>> {
+    let is_mirror = name == "mcp-name" || name.starts_with(PARAM_PREFIX);
+    is_mirror.then(|| decode(value.trim_matches([' ', '\t'])).unwrap_or(Cow::Borrowed(value)))
+}
+
 /// The value that a header mirrors: plain ASCII as it is, everything else as `=?base64?…?=`.
 fn decode(value: &str) -> Option<Cow<'_, str>> {
     const PREFIX: &str = "=?base64?";

@@ -35,6 +35,12 @@ pub enum Event {
     ConnectRefused,
     /// A grant was deleted by an operator.
     GrantRevoked,
+    /// An operator stored a secret; the detail is its reference and version.
+    SecretStored,
+    /// An operator deleted a secret; the detail is its reference.
+    SecretDeleted,
+    /// An operator wrapped the data keys anew; the detail says how many.
+    KeysRotated,
     /// Somebody took a step in the lifecycle of a binding.
     BindingChanged,
     /// This server has found such a step and serves by it, from now on or since its start.

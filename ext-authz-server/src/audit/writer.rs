@@ -17,7 +17,7 @@ use super::record::Record;
 /// How long the writer waits before it tries a failed write again, and looks for a wish to reopen.
 const RETRY: Duration = Duration::from_millis(100);
 /// How long the end waits for a sink that takes nothing: a file system that hangs keeps no server from ending.
-const CLOSE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(5);
 /// The most bytes that are gathered into one write.
 const MAX_WRITE_BYTES: usize = 256 * 1024;
 
@@ -67,6 +67,8 @@ struct State {
     queued: AtomicU64,
     written: AtomicU64,
     refused: AtomicU64,
+    /// Bytes that the sink has taken.
+    taken_bytes: AtomicU64,
 }
 
 // === impl Writer ===
@@ -162,27 +164,40 @@ impl Writer {
         queue.is_some_and(|queue| queue.try_send(Line::Flush(done)).is_ok() && written.recv_timeout(timeout).is_ok())
     }
 
-    /// Closes the queue, writes what is in it, ends the thread. Waits as long as the sink takes something, and [`CLOSE`] more.
-    pub fn close(&self) {
+    /// Closes the queue, writes what is in it, ends the thread. Waits as long as the sink takes something, and `patience`
+    /// more. False where records were lost; that is logged, too.
+    #[must_use]
+    pub fn close_within(&self, patience: Duration) -> bool {
         self.state.closing.store(true, Ordering::Release);
         if let Ok(mut queue) = self.queue.lock() {
             queue.take();
         }
-        let Some(thread) = self.thread.lock().ok().and_then(|mut thread| thread.take()) else { return };
-        let mut written = self.written();
-        while matches!(thread.recv_timeout(CLOSE), Err(RecvTimeoutError::Timeout)) {
-            if self.written() == written {
-                tracing::error!(records = self.queued(), "audit records may be lost: the sink takes nothing");
-                return;
-            }
-            written = self.written();
+        let Some(thread) = self.thread.lock().ok().and_then(|mut thread| thread.take()) else {
+            return !self.is_failed();
+        };
+        let taken = || self.state.taken_bytes.load(Ordering::Acquire);
+        let mut before = taken();
+        while matches!(thread.recv_timeout(patience), Err(RecvTimeoutError::Timeout)) && taken() != before {
+            before = taken();
         }
+        let queued = self.queued();
+        if queued > 0 {
+            tracing::error!(queued, "audit records were lost: the sink takes nothing, or the writer is gone");
+        }
+        queued == 0 && !self.is_failed()
+    }
+
+    /// The same, with the patience that a server has.
+    #[must_use]
+    pub fn close(&self) -> bool {
+        self.close_within(PATIENCE)
     }
 }
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        self.close();
+        // It is logged if something was lost.
+        let _ = self.close();
     }
 }
 
@@ -283,7 +298,10 @@ fn write(output: &mut Output, pending: &mut Vec<u8>, state: &State) -> bool {
                 fail(state, &io::ErrorKind::WriteZero.into());
                 return false;
             }
-            Ok(written) => drop(pending.drain(..written.min(pending.len()))),
+            Ok(written) => {
+                pending.drain(..written.min(pending.len()));
+                state.taken_bytes.fetch_add(written as u64, Ordering::AcqRel);
+            }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => {
                 fail(state, &error);
@@ -332,7 +350,7 @@ mod tests {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             let _ = self.0.send(());
             let _ = self.1.recv();
-            Ok(bytes.len())
+            Ok(bytes.len().min(32))
         }
         fn flush(&mut self) -> io::Result<()> {
             Ok(())
@@ -363,7 +381,7 @@ mod tests {
         for n in 0..500 {
             writer.accept(&record(&n.to_string())).unwrap();
         }
-        writer.close();
+        assert!(writer.close());
         assert_eq!(writer.accept(&record("late")), Err(AuditError::Closed));
         let text = std::fs::read_to_string(path).unwrap();
         assert_eq!(text.lines().count(), 500);
@@ -390,10 +408,23 @@ mod tests {
     }
 
     #[test]
-    fn a_sink_that_hangs_keeps_nobody_from_ending() {
+    fn a_sink_that_hangs_keeps_nobody_from_ending_and_a_slow_one_loses_nothing() {
         let (writer, gate) = held(2);
-        drop(writer);
+        let (ended, end) = channel();
+        std::thread::spawn(move || ended.send(writer.close_within(Duration::from_millis(50))));
+        assert_eq!(end.recv_timeout(Duration::from_secs(30)), Ok(false));
         drop(gate);
+
+        let (writer, gate) = held(2);
+        writer.accept(&record("second")).unwrap();
+        std::thread::spawn(move || {
+            // Longer in all than anybody has patience for, and never so long between two writes.
+            while gate.send(()).is_ok() {
+                std::thread::sleep(Duration::from_millis(200));
+            }
+        });
+        assert!(writer.close_within(Duration::from_millis(1500)));
+        assert_eq!(writer.written(), 2);
     }
 
     #[test]
@@ -433,7 +464,7 @@ mod tests {
             std::thread::sleep(Duration::from_millis(5));
         }
         writer.accept(&record("new")).unwrap();
-        writer.close();
+        assert!(writer.close());
         assert!(std::fs::read_to_string(directory.join("audit.1")).unwrap().contains("old"));
         assert!(std::fs::read_to_string(path).unwrap().contains("new"));
     }

@@ -14,8 +14,10 @@ fn binding(id: &str, principals: Option<(&[&str], &[&str], &[&str])>) -> Binding
         id: id.into(),
         mode: Mode::ServiceAccount,
         owner: "team".into(),
+        risk: None,
         environment: "test".into(),
         servers: vec!["demo".into()],
+        tools: None,
         principals: principals.map(|(users, agents, roles)| Principals {
             users: list(users),
             agents: list(agents),
@@ -41,6 +43,19 @@ fn catalogue() -> Vec<Binding> {
     ]
 }
 
+fn call(tool: &str) -> Operation<'_> {
+    Operation { kind: "request", method: "tools/call", target: Some(tool), arguments: None, params: None }
+}
+
+fn message<'a>(kind: &'static str, method: &'a str) -> Operation<'a> {
+    Operation { kind, method, target: None, arguments: None, params: None }
+}
+
+/// The ids of the bindings that serve, or why none does.
+fn ids(choice: Result<Choice, Denial>) -> Result<Vec<String>, Denial> {
+    choice.map(|choice| choice.bindings.iter().map(|binding| binding.id.clone()).collect())
+}
+
 /// Subject, agent and roles.
 type Who<'a> = (&'a str, Option<&'a str>, &'a [&'a str]);
 
@@ -55,8 +70,7 @@ fn choose(
     let asker = Asker { key: &key, subject, is_user: true, agent, roles: &roles };
     let named: Vec<Vec<String>> = named.iter().map(|ids| ids.iter().map(|id| (*id).to_owned()).collect()).collect();
     let authority = Authority::parse(authority).unwrap();
-    let choice = Catalogue::new(catalogue, "test", true).choose("demo", &asker, &named, &authority)?;
-    Ok(choice.bindings.iter().map(|binding| binding.id.clone()).collect())
+    ids(Catalogue::new(catalogue, "test", true).choose("demo", &asker, &[call("echo")], &named, &authority))
 }
 
 #[test]
@@ -137,7 +151,7 @@ async fn after_disabling(stopped: &[&str], named: &[&[&str]]) -> Result<String, 
     let named: Vec<Vec<String>> = named.iter().map(|ids| ids.iter().map(|id| (*id).to_owned()).collect()).collect();
     let authority = Authority::parse("api.example:443").unwrap();
     let catalogue = Catalogue::new(catalogue(), "test", true).with_lifecycle(Some(gate));
-    let choice = catalogue.choose("demo", &asker, &named, &authority)?;
+    let choice = catalogue.choose("demo", &asker, &[call("echo")], &named, &authority)?;
     Ok(choice.bindings.iter().map(|binding| binding.id.as_str()).collect::<Vec<_>>().join(" "))
 }
 
@@ -164,4 +178,163 @@ fn a_credential_goes_to_no_host_but_its_own() {
     }
     let unbound = Binding { hosts: Vec::new(), ..binding("unbound", None) };
     assert!(choose(vec![unbound], ("bob", None, &[]), &[&[]], "api.example:443").is_err());
+}
+
+/// Who asks: a name, whether a person does, and the agent.
+const ASKERS: [(&str, bool, Option<&str>); 4] = [
+    ("a user", true, None),
+    ("a user with an agent", true, Some("bot")),
+    ("an agent alone", false, Some("bot")),
+    ("a service without either", false, None),
+];
+
+#[test]
+fn a_mode_serves_whom_it_is_for_and_nobody_else_whether_the_policy_names_it_or_not() {
+    let modes = [
+        (Mode::ServiceAccount, [true, true, true, true]),
+        (Mode::User, [true, true, false, false]),
+        (Mode::Agent, [false, true, true, false]),
+        (Mode::None, [true, true, true, true]),
+        (Mode::Passthrough, [true, true, true, true]),
+    ];
+    // For everybody, and for each of them by name.
+    let nobody: &[&str] = &[];
+    let principals = [None, Some((&["key-of-it"][..], &["bot"][..], nobody)), Some((nobody, nobody, &["reader"][..]))];
+    let (authority, roles) = (Authority::parse("api.example:443").unwrap(), ["reader".to_owned()]);
+    for (mode, fits) in modes {
+        for ((who, is_user, agent), fits) in ASKERS.into_iter().zip(fits) {
+            for principals in principals {
+                let asker = Asker { key: "key-of-it", subject: "it", is_user, agent, roles: &roles };
+                let catalogue = Catalogue::new(vec![Binding { mode, ..binding("one", principals) }], "test", true);
+                let choose =
+                    |named: &[Vec<String>]| ids(catalogue.choose("demo", &asker, &[call("echo")], named, &authority));
+                let (left, named) = (choose(&[vec![]]), choose(&[vec!["one".into()]]));
+                let shown = catalogue.candidates("demo", &asker, &[call("echo")]).unwrap();
+                let case = format!("{} for {who}", mode.name());
+                if fits {
+                    assert_eq!((left, named), (Ok(vec!["one".into()]), Ok(vec!["one".into()])), "{case}");
+                    assert_eq!(shown, [Candidate { id: "one", mode, owner: "team", risk: None }], "{case}");
+                } else {
+                    let cause = |result: Result<Vec<String>, Denial>| {
+                        let denial = result.expect_err(&case);
+                        assert_eq!(denial.reason, Reason::CredentialUnavailable, "{case}");
+                        denial.cause
+                    };
+                    assert_eq!(cause(left), NO_BINDING, "{case}");
+                    assert_eq!(
+                        cause(named),
+                        "the policy names binding `one`, which is not for this principal",
+                        "{case}"
+                    );
+                    assert!(shown.is_empty(), "{case}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_name_of_a_person_is_no_agents_of_the_same_name() {
+    let of_alice = || Catalogue::new(vec![binding("alice", Some((&["alice"], &[], &[])))], "test", true);
+    let authority = Authority::parse("api.example:443").unwrap();
+    for (is_user, serves) in [(true, true), (false, false)] {
+        let asker = Asker { key: "key", subject: "alice", is_user, agent: Some("alice"), roles: &[] };
+        let choice = of_alice().choose("demo", &asker, &[call("echo")], &[vec![]], &authority);
+        assert_eq!(choice.is_ok(), serves, "{is_user}");
+    }
+}
+
+fn for_tools(id: &str, tools: &[&str]) -> Binding {
+    Binding { tools: Some(Tools::new(tools.iter().map(|tool| (*tool).to_owned()).collect())), ..binding(id, None) }
+}
+
+/// Who serves a request of bob's.
+fn serves(catalogue: &[Binding], operations: &[Operation<'_>], named: &[&str]) -> Result<Vec<String>, Denial> {
+    let asker = Asker { key: "key", subject: "bob", is_user: true, agent: None, roles: &[] };
+    let named: Vec<String> = named.iter().map(|id| (*id).to_owned()).collect();
+    let authority = Authority::parse("api.example:443").unwrap();
+    ids(Catalogue::new(catalogue.to_vec(), "test", true).choose("demo", &asker, operations, &[named], &authority))
+}
+
+#[test]
+fn a_tool_that_a_binding_does_not_list_never_gets_its_credential() {
+    let listed = [for_tools("listed", &["echo", "get_*"])];
+    let one = Ok(vec!["listed".to_owned()]);
+    for named in [&[][..], &["listed"]] {
+        for served in [
+            call("echo"),
+            call("get_weather"),
+            message("request", "initialize"),
+            message("request", "tools/list"),
+            message("notification", "notifications/initialized"),
+            message("stream_open", ""),
+        ] {
+            assert_eq!(serves(&listed, &[served], named), one, "{}", served.method);
+        }
+        for refused in
+            [call("delete_everything"), call("Echo"), message("request", "resources/read"), message("http", "GET")]
+        {
+            let denial = serves(&listed, &[refused], named).unwrap_err();
+            let cause = match named {
+                [] => NO_BINDING,
+                _ => "the policy names binding `listed`, which is not for this tool or message",
+            };
+            assert_eq!((denial.reason, denial.cause.as_str()), (Reason::CredentialUnavailable, cause));
+        }
+    }
+}
+
+/// All of a batch leaves in one request, with the credentials of all of it.
+#[test]
+fn a_batch_is_served_only_by_what_serves_all_of_it() {
+    let both = [for_tools("echo", &["echo"]), for_tools("delete", &["delete_*"])];
+    let batch = [call("echo"), call("delete_everything")];
+    for named in [&[][..], &["echo"], &["echo", "delete"]] {
+        assert_eq!(serves(&both, &batch, named).unwrap_err().reason, Reason::CredentialUnavailable, "{named:?}");
+    }
+    let all = [for_tools("echo", &["echo"]), for_tools("both", &["echo", "delete_*"])];
+    assert_eq!(serves(&all, &batch, &[]), Ok(vec!["both".to_owned()]));
+    let with_a_notification = [call("echo"), message("notification", "notifications/cancelled")];
+    assert_eq!(serves(&both, &with_a_notification, &[]), Ok(vec!["echo".to_owned()]));
+}
+
+#[test]
+fn one_that_lists_the_tool_is_closer_and_what_calls_no_tool_goes_to_one_for_every_tool() {
+    let catalogue = [binding("every", None), for_tools("listed", &["echo"]), for_tools("other", &["delete_*"])];
+    for (operation, expected) in [
+        (call("echo"), "listed"),
+        (call("delete_everything"), "other"),
+        (call("leak"), "every"),
+        (message("request", "initialize"), "every"),
+        (message("request", "prompts/get"), "every"),
+    ] {
+        assert_eq!(serves(&catalogue, &[operation], &[]), Ok(vec![expected.to_owned()]), "{}", operation.method);
+    }
+    let denial = serves(&catalogue[1..], &[message("request", "initialize")], &[]).unwrap_err();
+    assert_eq!(denial.cause, "ambiguous_binding: `listed` and `other` fit equally");
+    // Who is named counts for more than what is asked for.
+    let of_bob = [binding("bob", Some((&["bob"], &[], &[]))), for_tools("listed", &["echo"])];
+    assert_eq!(serves(&of_bob, &[call("echo")], &[]), Ok(vec!["bob".to_owned()]));
+}
+
+#[test]
+fn policy_is_shown_what_could_serve_or_nothing_where_that_is_too_much() {
+    let asker = Asker { key: "key", subject: "bob", is_user: true, agent: Some("bot"), roles: &[] };
+    let mut bindings = catalogue();
+    bindings[0].risk = Some(Risk::High);
+    bindings.push(Binding { owner: "other-team".into(), mode: Mode::Agent, ..for_tools("listed", &["echo"]) });
+    bindings.push(for_tools("unlisted", &["delete_*"]));
+    let catalogue = Catalogue::new(bindings, "test", true);
+    let shown = catalogue.candidates("demo", &asker, &[call("echo")]).unwrap();
+    let expected = [
+        Candidate { id: "everybody", mode: Mode::ServiceAccount, owner: "team", risk: Some(Risk::High) },
+        Candidate { id: "agent", mode: Mode::ServiceAccount, owner: "team", risk: None },
+        Candidate { id: "listed", mode: Mode::Agent, owner: "other-team", risk: None },
+    ];
+    assert_eq!(shown, expected);
+    let many = |count: usize| {
+        let all = (0..count).map(|index| binding(&format!("b{index}"), None)).collect();
+        Catalogue::new(all, "test", true).candidates("demo", &asker, &[call("echo")]).map(|shown| shown.len())
+    };
+    assert_eq!((many(MAX_CANDIDATES), many(MAX_CANDIDATES + 1)), (Some(MAX_CANDIDATES), None));
 }

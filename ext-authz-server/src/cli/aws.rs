@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 
-use super::{CommandError, ConfigFile, block_on, load};
+use super::{CommandError, ConfigFile, borrowing, load};
 use crate::caller::Caller;
 use crate::config;
 use crate::credential::aws::Aws;
@@ -52,14 +52,14 @@ pub(super) fn run(command: &Command) -> Result<ExitCode, CommandError> {
     let caller = Arc::new(of.caller(&snapshot));
     match &command.action {
         Action::ExternalId(_) => {
-            let found = block_on(aws.external_id(&caller, &snapshot.sources))?;
+            let found = borrowing(&snapshot, aws.external_id(&caller, &snapshot.sources))?;
             match found.map_err(|error| CommandError::Other(error.to_string()))? {
                 Some(id) => println!("{id}"),
                 None => return Err(CommandError::Other(format!("binding `{}` uses no external id", of.binding))),
             }
         }
         Action::Check(_) => {
-            let findings = block_on(aws.probe(&caller, &snapshot.sources))?;
+            let findings = borrowing(&snapshot, aws.probe(&caller, &snapshot.sources))?;
             for finding in &findings {
                 match &finding.result {
                     Ok(seen) => println!("pass  {}: {seen}", finding.step),

@@ -7,9 +7,9 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::lifecycle::{Step, history, step};
-use super::{CommandError, ConfigFile, block_on, book, load, look};
+use super::{CommandError, ConfigFile, book, borrowing, load, look};
 use crate::caller::Caller;
-use crate::config::{Binding, Principals};
+use crate::config::{Binding, Principals, Risk};
 use crate::credential::{kinds, try_out};
 use crate::lifecycle::{Action as StepAction, Book, Gate, State as Stands};
 use crate::snapshot::Snapshot;
@@ -68,7 +68,12 @@ struct Card<'a> {
     lifecycle: Option<Lifecycle>,
     environment: &'a str,
     owner: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    risk: Option<&'static str>,
     servers: &'a [String],
+    /// Absent where it is for every tool.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tools: Option<&'a [String]>,
     hosts: &'a [String],
     credentials: Vec<CredentialCard>,
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
@@ -119,7 +124,7 @@ pub(super) fn run(command: &Bindings) -> Result<ExitCode, CommandError> {
     };
     let snapshots = load(file)?;
     let snapshot = snapshots.current();
-    let cards = block_on(async {
+    let cards = borrowing(&snapshot, async {
         let book = looked_up(&snapshot).await;
         let mut cards = Vec::new();
         for binding in &snapshot.config.bindings {
@@ -195,7 +200,9 @@ async fn card<'a>(binding: &'a Binding, lifecycle: Option<Lifecycle>, sources: &
         lifecycle,
         environment: &binding.environment,
         owner: &binding.owner,
+        risk: binding.risk.map(Risk::as_str),
         servers: &binding.servers,
+        tools: binding.tools.as_deref(),
         hosts: &binding.hosts,
         credentials,
         headers: &binding.headers,

@@ -13,7 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use clap::Args;
 use serde_json::Value;
 
-use super::{CommandError, ConfigFile, block_on, book, load, look};
+use super::{CommandError, ConfigFile, book, borrowing, load, look};
 use crate::assembly::assemble_with;
 use crate::audit::Digester;
 use crate::config::{Config, ServerMode};
@@ -98,7 +98,7 @@ pub(super) fn run(command: &Explain) -> Result<ExitCode, CommandError> {
         }
         None => None,
     };
-    let explanation = block_on(async {
+    let explanation = borrowing(&snapshot, async {
         let state = look(&snapshot).await.map_err(|error| other(error.to_string()))?;
         match &state {
             // What servers have minted is taken as it is.

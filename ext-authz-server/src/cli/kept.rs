@@ -7,9 +7,9 @@ use std::sync::Arc;
 use clap::{Args, Subcommand};
 use zeroize::Zeroizing;
 
-use super::{CommandError, ConfigFile, block_on, load, look};
+use super::{CommandError, ConfigFile, block_on, load, look, record_of};
 use crate::audit::record::{GrantRecord, rfc3339};
-use crate::audit::{Event, Record};
+use crate::audit::{Event, Record, Writer};
 use crate::config::Provider;
 use crate::connect::revoke_at_provider;
 use crate::credential::check_secret;
@@ -105,7 +105,13 @@ pub(super) fn secrets(command: &Secrets) -> Result<ExitCode, CommandError> {
             }
             let value = standard_input(*trim_newline)?;
             check_usable(&value)?;
-            let version = with_state(file, async |state, _| state.secrets.put(path, &value).await.map_err(other))?;
+            let version = with_state(file, async |state, snapshot| {
+                // Opened first, here and below: what cannot be recorded is not done.
+                let audit = open_audit(&snapshot.config).map_err(other)?;
+                let version = state.secrets.put(path, &value).await.map_err(other)?;
+                leave(&audit, Event::SecretStored, format!("keyward://{path}: version {version}"), &snapshot)?;
+                Ok(version)
+            })?;
             println!("keyward://{path}: version {version}");
         }
         SecretsAction::List { file } => {
@@ -114,10 +120,13 @@ pub(super) fn secrets(command: &Secrets) -> Result<ExitCode, CommandError> {
             }
         }
         SecretsAction::Delete { path, file } => {
-            let deleted = with_state(file, async |state, _| state.secrets.delete(path).await.map_err(again))?;
-            if !deleted {
-                return Err(CommandError::Other(format!("there is no secret `{path}`")));
-            }
+            with_state(file, async |state, snapshot| {
+                let audit = open_audit(&snapshot.config).map_err(other)?;
+                if !state.secrets.delete(path).await.map_err(again)? {
+                    return Err(CommandError::Other(format!("there is no secret `{path}`")));
+                }
+                leave(&audit, Event::SecretDeleted, format!("keyward://{path}"), &snapshot)
+            })?;
             println!("keyward://{path}: deleted");
         }
     }
@@ -142,12 +151,21 @@ pub(super) fn grants(command: &Grants) -> Result<ExitCode, CommandError> {
 pub(super) fn keys(command: &Keys) -> Result<ExitCode, CommandError> {
     let KeysAction::Rotate { file } = &command.action;
     // Opening wraps anew already; what is left is to say how the keys are now.
-    let count = with_state(file, async |state, _| {
+    let count = with_state(file, async |state, snapshot| {
+        let audit = open_audit(&snapshot.config).map_err(other)?;
         state.sealer.rewrap().await.map_err(other)?;
-        state.sealer.count().await.map_err(other)
+        let count = state.sealer.count().await.map_err(other)?;
+        leave(&audit, Event::KeysRotated, format!("{count} data keys"), &snapshot)?;
+        Ok(count)
     })?;
     println!("all {count} data keys are wrapped under the first of `database.encryption_keys`");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Leaves the record of what a command has done, where a detail says it all; never a value.
+fn leave(audit: &Writer, event: Event, detail: String, snapshot: &Snapshot) -> Result<(), CommandError> {
+    let record = Record::new(event, &snapshot.config.environment, &snapshot.revision);
+    record_of(audit, &Record { detail, ..record })
 }
 
 /// Deletes a grant and tells the replicas, then the provider, and leaves a record. Returns what the provider was told.
@@ -174,8 +192,7 @@ async fn revoke(state: &State, snapshot: &Snapshot, key: &GrantKey) -> Result<&'
     let GrantKey { tenant, principal, provider } = key.clone();
     record.grant = Some(GrantRecord { tenant, principal, provider, scopes: grant.scopes });
     record.detail = told.to_owned();
-    audit.accept(&record).map_err(other)?;
-    audit.close();
+    record_of(&audit, &record)?;
     Ok(told)
 }
 
@@ -203,7 +220,8 @@ pub(super) fn with_state<T>(
     block_on(async {
         let state = open_state(&snapshot).await.map_err(other)?;
         let state = state.ok_or_else(no_database)?;
-        let result = work(state.clone(), snapshot).await;
+        let result = work(state.clone(), snapshot.clone()).await;
+        snapshot.sources.close().await;
         state.database.close().await;
         result
     })?
@@ -220,7 +238,8 @@ pub(super) fn looking<T: Default>(
     }
     block_on(async {
         let Some(state) = look(&snapshot).await.map_err(other)? else { return Ok(T::default()) };
-        let result = work(state.clone(), snapshot).await;
+        let result = work(state.clone(), snapshot.clone()).await;
+        snapshot.sources.close().await;
         state.database.close().await;
         result
     })?

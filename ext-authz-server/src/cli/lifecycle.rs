@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use clap::Args;
 
 use super::kept::{looking, with_state};
-use super::{CommandError, ConfigFile};
+use super::{CommandError, ConfigFile, record_of};
 use crate::audit::record::rfc3339;
 use crate::audit::{Event, Record as AuditRecord};
 use crate::database::{from_unix_ms, unix_ms};
@@ -109,8 +109,7 @@ async fn take(step: &Step, action: Action, state: &State, snapshot: &Snapshot) -
         if state.bindings.add(&entry).await.map_err(|error| refused(error.to_string()))? {
             let mut record = AuditRecord::new(Event::BindingChanged, &config.environment, &snapshot.revision);
             record.binding = Some(entry.to_record());
-            audit.accept(&record).map_err(|error| CommandError::Other(error.to_string()))?;
-            audit.close();
+            record_of(&audit, &record)?;
             return Ok(Outcome::Taken(Box::new(entry)));
         }
     }

@@ -1,7 +1,7 @@
 //! The `bindings` section: which credential, for whom, to which hosts, in which place of the request.
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use super::Credential;
 use crate::seal::KMS_SCHEME;
@@ -15,13 +15,22 @@ pub struct Binding {
     pub id: String,
     /// Whose credential it is.
     pub mode: BindingMode,
-    /// Who answers for it, for the audit trail.
+    /// Who answers for it, for people and for the policy.
     pub owner: String,
+    /// How much harm can be done with it, for the policy. Absent: nobody has said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Risk")]
+    pub risk: Option<Risk>,
     /// The environment it is for; another environment's bindings are never used.
     pub environment: String,
     /// The names of the server entries it serves.
     #[schemars(length(min = 1, max = 256))]
     pub servers: Vec<String>,
+    /// The tools it is for, 1 to 256: names, or patterns in which each `*` stands for any text. It then serves calls of these
+    /// tools, what a client needs around them, and nothing else. Absent: every tool, and every other message.
+    #[serde(default, deserialize_with = "listed", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Vec<String>", length(min = 1, max = 256))]
+    pub tools: Option<Vec<String>>,
     /// Who may use it. Absent: everybody whom the policy allowed.
     #[serde(default)]
     pub principals: Principals,
@@ -70,6 +79,18 @@ pub enum BindingMode {
     Passthrough,
 }
 
+/// How much harm can be done with a binding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Risk {
+    /// Little.
+    Low,
+    /// Some.
+    Medium,
+    /// Much.
+    High,
+}
+
 /// Who may use a binding: one match in any of the lists is enough. All empty: everybody whom the policy allowed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -102,7 +123,8 @@ pub struct Probe {
     #[serde(default = "default_probe_refresh_secs")]
     #[schemars(range(min = 1, max = 3600))]
     pub refresh_secs: u64,
-    /// How long the value before stays in use while the new one is not accepted, in seconds, 0 to 604800, default 86400.
+    /// How long the value before stays in use while the new one is not accepted or cannot be had, counted from the last look
+    /// that went well, in seconds, 0 to 604800, default 86400.
     #[serde(default = "default_probe_max_stale_secs")]
     #[schemars(range(min = 0, max = 604_800))]
     pub max_stale_secs: u64,
@@ -180,6 +202,20 @@ impl BindingMode {
     }
 }
 
+// === impl Risk ===
+
+impl Risk {
+    /// The name in `keyward.yaml`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Risk::Low => "low",
+            Risk::Medium => "medium",
+            Risk::High => "high",
+        }
+    }
+}
+
 // === impl Principals ===
 
 impl Principals {
@@ -188,6 +224,11 @@ impl Principals {
     pub fn is_everybody(&self) -> bool {
         self.users.is_empty() && self.agents.is_empty() && self.roles.is_empty()
     }
+}
+
+/// A key without a value is a list without entries, which is refused; it must not read as absent.
+fn listed<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Vec<String>>, D::Error> {
+    Vec::deserialize(value).map(Some)
 }
 
 fn default_statuses() -> Vec<u16> {

@@ -2,6 +2,7 @@
 //! file once.
 
 mod binding;
+mod certificate;
 mod identity;
 pub(crate) mod names;
 mod perimeter;
@@ -56,6 +57,7 @@ impl Checker<'_> {
         checker.perimeter();
         checker.bindings();
         checker.placeholders();
+        checker.certificates();
         checker.found
     }
 

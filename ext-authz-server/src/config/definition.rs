@@ -135,6 +135,13 @@ mod tests {
     }
 
     #[test]
+    fn digests_stay_what_approvals_were_given_of() {
+        let entry = "  - {id: a, mode: service_account, owner: 007, environment: test, servers: [demo], hosts: [a.example], \
+                     credentials: [{type: header, name: x-key, secret: {ref: \"file:///k\", trim_newline: true}}]}\n";
+        assert_eq!(definition(entry), "d5ba2a6b72254e637f5046c71000c047670fb532c31a59610bd870bffa34382f");
+    }
+
+    #[test]
     fn everything_else_does() {
         let first = definition(PLAIN);
         for other in [

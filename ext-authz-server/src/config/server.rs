@@ -52,8 +52,8 @@ pub enum ServerMode {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LeakGuard {
-    /// In path, query and body of requests, default `off`. `block` and what cannot be masked is denied with
-    /// `secret_in_request`.
+    /// In path, query and body of requests, and in headers that mirror the body (`Mcp-Name`, `Mcp-Param-*`), default
+    /// `off`. `block` and what cannot be masked is denied with `secret_in_request`.
     #[serde(default)]
     pub arguments: LeakAction,
     /// In answers, default `off`. `block` withholds the answer, or ends it where it has begun.

@@ -67,8 +67,8 @@ pub struct Caching {
     #[serde(default = "default_refresh_secs")]
     #[schemars(range(min = 1, max = 86400))]
     pub refresh_secs: u64,
-    /// How long a value stays in use after that while the store cannot be had, in seconds, 0 to 86400, default 300. After
-    /// that, requests are denied.
+    /// How old a value in use may become while the store cannot be had, counted from when it was had, in seconds, 0 to 86400,
+    /// default 300. After that, requests are denied. Less than `refresh_secs` bridges nothing.
     #[serde(default = "default_max_stale_secs")]
     #[schemars(range(min = 0, max = 86400))]
     pub max_stale_secs: u64,

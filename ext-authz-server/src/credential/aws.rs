@@ -9,6 +9,8 @@ pub(crate) mod failure;
 pub(crate) mod identity;
 pub mod probe;
 pub(crate) mod role;
+#[cfg(test)]
+mod scripted;
 pub mod session;
 pub mod sigv4;
 pub mod target;
@@ -176,14 +178,15 @@ impl Credential for Aws {
     fn probe(self: Arc<Self>, caller: Arc<Caller>, sources: Arc<Sources>) -> Option<Probing> {
         Some(Box::pin(async move {
             let mut seen = Vec::new();
-            for probe::Finding { step, result } in Aws::probe(&self, &caller, &sources).await {
-                match result {
-                    Ok(text) => seen.push(format!("{step}: {text}")),
+            for finding in Aws::probe(&self, &caller, &sources).await {
+                let step = finding.step;
+                match finding.told() {
+                    Ok(text) => seen.push(text),
                     // Each tenant has its own role or external id: what comes before is seen without one.
                     Err(error) if error.kind == MintErrorKind::NeedsCaller => {
                         seen.push(format!("{step}: try `keyward aws check --tenant TENANT`"));
                     }
-                    Err(error) => return Err(MintError { cause: format!("{step}: {}", error.cause), ..error }),
+                    Err(error) => return Err(error),
                 }
             }
             Ok(seen.join(", "))

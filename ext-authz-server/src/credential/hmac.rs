@@ -19,6 +19,7 @@ use crate::config::{HmacAlgorithm, HmacCredential, KeyEncoding, SignatureEncodin
 use crate::freshness::Key;
 use crate::hex::hex;
 use crate::request::mint_decision_id;
+use crate::secret::SecretBytes;
 use crate::sources::Sources;
 
 /// The shortest key that signs, in bytes after decoding.
@@ -57,6 +58,12 @@ impl Credential for Hmac {
 
     fn mint(self: Arc<Self>, caller: Arc<Caller>, sources: Arc<Sources>) -> Minting {
         header::fetch(self.0.secret.clone(), caller, sources)
+    }
+
+    fn decoded(&self, secret: &[u8]) -> Option<SecretBytes> {
+        let encoding = self.0.key_encoding;
+        let key = (encoding != KeyEncoding::Raw).then(|| decoded(secret, encoding))?;
+        key.ok().map(|key| SecretBytes::new(key.to_vec()))
     }
 
     fn signs(&self) -> bool {

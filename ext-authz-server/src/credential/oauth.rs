@@ -27,7 +27,7 @@ use std::time::SystemTime;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-use super::{Credential, CredentialError, Material, Minting, Outgoing, SlotName, query};
+use super::{Credential, CredentialError, Material, Minting, Outgoing, SlotName, Turn, query};
 use crate::caller::{self, Caller};
 use crate::config::{OauthClient, OauthCredential, OauthGrant, TOKEN, UpstreamScheme};
 use crate::freshness::{Key, MintError};
@@ -130,7 +130,8 @@ impl Credential for Oauth {
     }
 
     fn mint(self: Arc<Self>, caller: Arc<Caller>, sources: Arc<Sources>) -> Minting {
-        Box::pin(async move {
+        let uses_up = self.0.grant == OauthGrant::RefreshToken;
+        let minting: Minting = Box::pin(async move {
             let own = &self.0;
             let began = SystemTime::now();
             let key = if own.dpop { Some(DpopKey::generate()?) } else { None };
@@ -163,7 +164,13 @@ impl Credential for Oauth {
                 issued = google::impersonated(wanted, issued, &asking).await?;
             }
             Ok(issued.into_material(began, key.as_ref()))
-        })
+        });
+        if uses_up { refresh::to_the_end(minting) } else { minting }
+    }
+
+    /// A proof names the path, which a placeholder may change; a signature may cover the proof.
+    fn turn(&self) -> Turn {
+        if self.0.dpop { Turn::Name } else { Turn::Fill }
     }
 
     fn apply(&self, material: &Material, outgoing: &mut Outgoing<'_>) -> Result<(), CredentialError> {

@@ -2,7 +2,10 @@
 //!
 //! Only values are replaced, never names or keys, and what is put there is escaped as the place demands. Whatever cannot be
 //! read for certain (a compressed body, a multipart one) is refused, and so is a placeholder that is left anywhere.
+//!
+//! Whatever stands around a placeholder, the upstream reads the whole secret in one run: only so is it found in the answer.
 
+mod escape;
 mod json;
 
 use std::sync::Arc;
@@ -49,7 +52,7 @@ impl Credential for Placeholder {
         if secret.chars().any(char::is_control) {
             return Err(CredentialError::Control);
         }
-        self.replace_in_target(secret, outgoing);
+        self.replace_in_target(secret, outgoing)?;
         self.replace_in_body(secret, outgoing)?;
         self.check_rest(outgoing)
     }
@@ -66,25 +69,27 @@ impl Placeholder {
         self.0.surfaces.contains(&surface)
     }
 
-    fn replace_in_target(&self, secret: &str, outgoing: &mut Outgoing<'_>) {
+    fn replace_in_target(&self, secret: &str, outgoing: &mut Outgoing<'_>) -> Result<(), CredentialError> {
         let placeholder = self.0.placeholder.as_str();
         if !outgoing.target().contains(placeholder) {
-            return;
+            return Ok(());
         }
         let encoded = query::encode(secret.as_bytes());
-        let mut target = Zeroizing::new(outgoing.path().to_owned());
-        if self.serves(Surface::Path) {
-            target = Zeroizing::new(target.replace(placeholder, &encoded));
-        }
+        let mut target = if self.serves(Surface::Path) {
+            replaced(outgoing.path(), placeholder, &encoded, escape::is_open_encoded)?
+        } else {
+            Zeroizing::new(outgoing.path().to_owned())
+        };
         if let Some(query) = outgoing.query() {
             target.push('?');
             if self.serves(Surface::Query) {
-                target.push_str(&in_values(query, placeholder, &encoded));
+                target.push_str(&in_values(query, placeholder, &encoded)?);
             } else {
                 target.push_str(query);
             }
         }
         outgoing.set_target(&target);
+        Ok(())
     }
 
     fn replace_in_body(&self, secret: &str, outgoing: &mut Outgoing<'_>) -> Result<(), CredentialError> {
@@ -108,19 +113,22 @@ impl Placeholder {
         if let Some(name) = DIGESTS.into_iter().find(|name| outgoing.header(name).is_some()) {
             return Err(unfit(&format!("the header `{name}` describes the body before anything is replaced in it")));
         }
-        let changed = if media_type == "application/json" || media_type.ends_with("+json") {
+        if !is_utf8(&content_type) {
+            return Err(unfit("the body may be read in another character set than UTF-8, or as two content types say"));
+        }
+        let mut changed = if media_type == "application/json" || media_type.ends_with("+json") {
             self.in_json(secret, outgoing.body())?
         } else if media_type == "application/x-www-form-urlencoded" && self.serves(Surface::Body) {
             let text = std::str::from_utf8(outgoing.body()).map_err(|_| CredentialError::NotUtf8)?;
-            in_values(text, placeholder, &query::encode(secret.as_bytes())).as_bytes().to_vec()
+            Zeroizing::new(in_values(text, placeholder, &query::encode(secret.as_bytes()))?.as_bytes().to_vec())
         } else {
             return Err(unfit("nothing is replaced in a body of this content type"));
         };
-        outgoing.set_body(changed);
+        outgoing.set_body(std::mem::take(&mut *changed));
         Ok(())
     }
 
-    fn in_json(&self, secret: &str, body: &[u8]) -> Result<Vec<u8>, CredentialError> {
+    fn in_json(&self, secret: &str, body: &[u8]) -> Result<Zeroizing<Vec<u8>>, CredentialError> {
         let limits = Limits { max_bytes: body.len(), ..Limits::default() };
         let value = parse(body, &limits).map_err(|error| unfit(&format!("the body is no strict JSON: {error}")))?;
         let mut quoted = Zeroizing::new(Vec::with_capacity(secret.len() * 6 + 2));
@@ -134,7 +142,32 @@ impl Placeholder {
                 self.serves(Surface::Body)
             }
         };
-        Ok(json::replace(body, self.0.placeholder.as_bytes(), escaped, selects))
+        let changed = json::replace(body, self.0.placeholder.as_bytes(), escaped, selects);
+        let limits = Limits { max_bytes: changed.len(), ..Limits::default() };
+        let after = parse(&changed, &limits).map_err(|_| unfit("with the secret the body would be no strict JSON"))?;
+        self.check_json(&value, &after, secret)?;
+        Ok(changed)
+    }
+
+    /// Checks that `after` is `before` with the secret in place of placeholders, and nothing else.
+    fn check_json(&self, before: &Value<'_>, after: &Value<'_>, secret: &str) -> Result<(), CredentialError> {
+        let other = || unfit("a placeholder is written with escapes, so that with the secret it is another document");
+        match (before, after) {
+            (Value::Array(before), Value::Array(after)) if before.len() == after.len() => {
+                before.iter().zip(after).try_for_each(|(before, after)| self.check_json(before, after, secret))
+            }
+            (Value::Object(before), Value::Object(after)) if before.len() == after.len() => {
+                before.iter().zip(after.iter()).try_for_each(|((name, before), (same, after))| {
+                    if name == same { self.check_json(before, after, secret) } else { Err(other()) }
+                })
+            }
+            (before, after) if before == after => Ok(()),
+            (Value::String(before), Value::String(after)) => {
+                let expected = replaced(before, &self.0.placeholder, secret, escape::is_open)?;
+                if expected.as_str() == after { Ok(()) } else { Err(other()) }
+            }
+            _ => Err(other()),
+        }
     }
 
     /// Refuses a placeholder that was not replaced: it stands where this credential has no business.
@@ -176,9 +209,21 @@ fn is_argument(root: &Value<'_>, path: &[json::Step]) -> bool {
     is_call && leads
 }
 
+/// Whether this is one content type, in lower case, that names no character set but UTF-8. In another one the secret is
+/// another text.
+fn is_utf8(content_type: &str) -> bool {
+    let mut named = content_type.split(';').skip(1).filter(|parameter| parameter.contains("charset"));
+    !content_type.contains(',')
+        && named.all(|parameter| {
+            let set = parameter.trim().strip_prefix("charset=").map(|set| set.trim_matches('"'));
+            matches!(set, Some("utf-8" | "utf8"))
+        })
+}
+
 /// Replaces in what stands behind the first `=` of each pair.
-fn in_values(pairs: &str, placeholder: &str, encoded: &str) -> Zeroizing<String> {
-    let mut out = Zeroizing::new(String::with_capacity(pairs.len() + encoded.len() * 2));
+fn in_values(pairs: &str, placeholder: &str, encoded: &str) -> Result<Zeroizing<String>, CredentialError> {
+    let places = pairs.matches(placeholder).count();
+    let mut out = Zeroizing::new(String::with_capacity(pairs.len() + places * encoded.len()));
     for (number, pair) in pairs.split('&').enumerate() {
         if number > 0 {
             out.push('&');
@@ -187,12 +232,35 @@ fn in_values(pairs: &str, placeholder: &str, encoded: &str) -> Zeroizing<String>
             Some((name, value)) => {
                 out.push_str(name);
                 out.push('=');
-                out.push_str(&value.replace(placeholder, encoded));
+                out.push_str(&replaced(value, placeholder, encoded, escape::is_open_encoded)?);
             }
             None => out.push_str(pair),
         }
     }
-    out
+    Ok(out)
+}
+
+/// `text` with `with` in place of every placeholder. What stands before one must not be open: it would take in a part of
+/// the secret.
+fn replaced(
+    text: &str,
+    placeholder: &str,
+    with: &str,
+    is_open: fn(&str) -> bool,
+) -> Result<Zeroizing<String>, CredentialError> {
+    let places = text.matches(placeholder).count();
+    let mut out = Zeroizing::new(String::with_capacity(text.len() + places * with.len()));
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once(placeholder) {
+        out.push_str(before);
+        if is_open(&out) {
+            return Err(unfit("the placeholder stands behind the beginning of an escape or of a character"));
+        }
+        out.push_str(with);
+        rest = after;
+    }
+    out.push_str(rest);
+    Ok(out)
 }
 
 #[cfg(test)]

@@ -8,13 +8,15 @@ use std::time::Duration;
 use reqwest::Method;
 use sha2::{Digest as _, Sha256};
 
-use super::{Credential, CredentialError, Material, Minting, Outgoing, SlotName};
+use super::{Credential, CredentialError, Material, Minting, Outgoing, SlotName, Turn};
 use crate::caller::{Caller, is_template};
 use crate::config::{Probe, ProbeMethod};
 use crate::freshness::{Digest, Key, MintError, Terms};
 use crate::outbound::{self, Ask};
 use crate::sources::Sources;
 
+/// The kind, in its keys too.
+pub(crate) const KIND: &str = "probed";
 /// Of how many callers it is remembered which values were accepted.
 const MAX_ACCEPTED: usize = 8192;
 
@@ -66,7 +68,7 @@ impl Probed {
 
 impl Credential for Probed {
     fn kind(&self) -> &'static str {
-        "probed"
+        KIND
     }
 
     fn places(&self) -> Vec<SlotName> {
@@ -87,7 +89,10 @@ impl Credential for Probed {
 
     /// Not the references: when one changes, the value of the one before serves until the new one is accepted.
     fn key(&self, caller: &Caller) -> Option<Key> {
-        let mut key = Key::new("probed", caller.tenant()).with("binding", &self.binding).with("server", &caller.server);
+        let mut key = Key::new(KIND, caller.tenant())
+            .with("binding", &self.binding)
+            .with("environment", &caller.environment)
+            .with("server", &caller.server);
         let mut is_personal = false;
         for credential in &self.credentials {
             key = key.with("kind", credential.kind());
@@ -142,14 +147,18 @@ impl Credential for Probed {
         self.credentials.iter().any(|credential| credential.signs())
     }
 
+    fn turn(&self) -> Turn {
+        self.credentials.iter().map(|credential| credential.turn()).max().unwrap_or(Turn::Fill)
+    }
+
     fn placeholders(&self) -> Vec<&str> {
         self.credentials.iter().flat_map(|credential| credential.placeholders()).collect()
     }
 
     fn apply(&self, material: &Material, outgoing: &mut Outgoing<'_>) -> Result<(), CredentialError> {
-        for last in [false, true] {
+        for turn in Turn::ALL {
             for (credential, part) in self.credentials.iter().zip(material.parts()) {
-                if credential.signs() == last {
+                if credential.turn() == turn {
                     credential.apply(part, outgoing)?;
                 }
             }
@@ -176,5 +185,51 @@ fn split(url: &str) -> (&str, &str) {
         Some((origin, "")) => (origin, "/"),
         Some(parts) => parts,
         None => (url, "/"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::header::Header;
+    use super::*;
+    use crate::config::{HeaderCredential, SecretSource};
+    use crate::identity::{Principal, PrincipalKind};
+
+    fn probed(reference: &str) -> Probed {
+        let secret = SecretSource { reference: reference.into(), json_key: None, trim_newline: false };
+        let header = HeaderCredential { name: "x-api-key".into(), template: "{secret}".into(), secret };
+        let url = "https://api.example/me".to_owned();
+        let (method, statuses) = (ProbeMethod::Get, vec![200]);
+        let probe = Probe { url, method, statuses, refresh_secs: 10, max_stale_secs: 86_400 };
+        Probed::new("binding", vec![Arc::new(Header(header))], probe)
+    }
+
+    fn caller(tenant: &str, user: &str, agent: &str, environment: &str) -> Caller {
+        let key = Principal::key("jwt", "issuer", PrincipalKind::User, user, Some(agent));
+        let principal = Principal { key, tenant: tenant.into(), ..Principal::nobody() };
+        Caller { principal: Arc::new(principal), ..Caller::none(environment) }
+    }
+
+    #[test]
+    fn what_was_tried_for_one_tenant_person_agent_or_environment_serves_no_other() {
+        let callers = [
+            caller("acme", "alice", "desk", "test"),
+            caller("other", "alice", "desk", "test"),
+            caller("acme", "bob", "desk", "test"),
+            caller("acme", "alice", "shell", "test"),
+            caller("acme", "alice", "desk", "production"),
+        ];
+        let distinct = |probed: &Probed| {
+            let keys = callers.iter().filter_map(|caller| probed.key(caller));
+            keys.map(|key| key.digest()).collect::<std::collections::BTreeSet<_>>().len()
+        };
+        for personal in ["vault://kv/{user}", "vault://kv/{agent}", "vault://kv/{environment}", "grant://mail"] {
+            assert_eq!(distinct(&probed(personal)), callers.len(), "{personal}");
+        }
+        // What is a service's own is one for its people and agents, never for tenants or environments.
+        assert_eq!(distinct(&probed("vault://kv/key")), 3);
+        // Another reference is the same entry: the value before serves until the new one is accepted.
+        let key = |reference: &str| probed(reference).key(&callers[0]).map(|key| key.digest());
+        assert_eq!(key("vault://kv/key"), key("vault://kv/next"));
     }
 }

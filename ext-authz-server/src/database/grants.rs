@@ -8,11 +8,12 @@ use sqlx::Row as _;
 use sqlx::any::AnyRow;
 use zeroize::Zeroizing;
 
+use super::leases::Leases;
 use super::shared::tell;
-use super::{Database, Topic, failed, from_unix_ms, unix_ms};
-use crate::grants::{Grant, GrantCard, GrantError, GrantKey, Grants, MAX_PART_BYTES, Replaced, Version};
+use super::{Database, Topic, digest, failed, from_unix_ms, unix_ms};
+use crate::grants::{Grant, GrantCard, GrantError, GrantKey, Grants, MAX_PART_BYTES, Replaced, Turns, Version};
 use crate::plan::Pending;
-use crate::seal::{Place, Scope, Sealed, Sealer};
+use crate::seal::{Place, Scope, SealError, Sealed, Sealer};
 use crate::secret::SecretBytes;
 
 /// The most grants that a list shows.
@@ -23,6 +24,8 @@ const MAX_LISTED: i64 = 10_000;
 pub struct DatabaseGrants {
     database: Database,
     sealer: Arc<Sealer>,
+    leases: Leases,
+    turns: Arc<Turns>,
 }
 
 /// A grant as it is sealed; wiped when dropped.
@@ -38,9 +41,12 @@ struct Content {
 
 impl DatabaseGrants {
     /// The grants of this database.
-    #[must_use]
-    pub fn new(database: Database, sealer: Arc<Sealer>) -> DatabaseGrants {
-        DatabaseGrants { database, sealer }
+    ///
+    /// # Errors
+    /// The system has no randomness to name this replica.
+    pub fn new(database: Database, sealer: Arc<Sealer>) -> Result<DatabaseGrants, SealError> {
+        let leases = Leases::new(database.clone())?;
+        Ok(DatabaseGrants { database, sealer, leases, turns: Arc::default() })
     }
 
     async fn read(&self, key: &GrantKey) -> Result<Option<(Grant, Version)>, GrantError> {
@@ -199,6 +205,18 @@ impl Grants for DatabaseGrants {
     fn list<'a>(&'a self, tenant: Option<&'a str>) -> Pending<'a, Result<Vec<GrantCard>, GrantError>> {
         Box::pin(self.cards(tenant))
     }
+
+    fn turns(&self) -> &Turns {
+        &self.turns
+    }
+
+    fn lease<'a>(&'a self, key: &'a GrantKey, duration: Duration) -> Pending<'a, Result<bool, GrantError>> {
+        Box::pin(async move { self.leases.take(&lease(key), duration).await.map_err(refused) })
+    }
+
+    fn release<'a>(&'a self, key: &'a GrantKey) -> Pending<'a, Result<(), GrantError>> {
+        Box::pin(async move { self.leases.release(&lease(key)).await.map_err(refused) })
+    }
 }
 
 impl Drop for Content {
@@ -209,6 +227,11 @@ impl Drop for Content {
 
 fn place<'a>(key: &'a GrantKey, row: &'a str) -> Place<'a> {
     Place { scope: Scope::Tenant(&key.tenant), table: "grants", row }
+}
+
+/// The id of the lease of a grant.
+fn lease(key: &GrantKey) -> String {
+    format!("grant {}", digest(&key.row()))
 }
 
 fn check(key: &GrantKey) -> Result<(), GrantError> {

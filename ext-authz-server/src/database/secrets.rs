@@ -37,12 +37,15 @@ impl DatabaseSecrets {
         DatabaseSecrets { database, sealer }
     }
 
-    /// Stores a secret in place of an earlier one, and returns its version.
+    /// Stores a secret in place of an earlier one, tells every replica, and returns its version. Both happen or neither does.
     ///
     /// # Errors
-    /// It cannot be sealed, or the database does not answer.
+    /// It cannot be sealed, or the database does not answer. Whether the secret was stored is then unknown.
     pub async fn put(&self, path: &str, value: &[u8]) -> Result<i64, SealError> {
         let sealed = self.sealer.seal(place(path), value).await?;
+        let doing = |error: sqlx::Error| failed("store a secret", &error);
+        let mut transaction = self.database.pool().begin().await.map_err(doing)?;
+        tell(&mut transaction, &Topic::NewSecret { path: path.to_owned() }).await.map_err(doing)?;
         let version = sqlx::query(
             "INSERT INTO secrets (path, version, key_id, sealed, changed_ms) VALUES ($1, 1, $2, $3, $4) \
              ON CONFLICT (path) DO UPDATE SET version = secrets.version + 1, key_id = excluded.key_id, \
@@ -52,10 +55,11 @@ impl DatabaseSecrets {
         .bind(&sealed.key_id)
         .bind(&sealed.text)
         .bind(unix_ms(SystemTime::now()))
-        .fetch_one(self.database.pool())
+        .fetch_one(&mut *transaction)
         .await
         .and_then(|row| row.try_get(0))
-        .map_err(|error| failed("store a secret", &error))?;
+        .map_err(doing)?;
+        transaction.commit().await.map_err(doing)?;
         Ok(version)
     }
 
@@ -126,9 +130,43 @@ fn place(path: &str) -> Place<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::credential::Material;
     use crate::database::DatabaseShared;
+    use crate::freshness::{Freshness, Key, MintError, Minting, Terms};
     use crate::seal::LocalKey;
+
+    #[tokio::test]
+    async fn what_was_put_or_deleted_is_looked_at_by_the_next_call_behind_a_probe_too() {
+        type Mint = fn() -> Minting;
+        let terms = Terms::Stored { refresh: Duration::from_secs(3600), max_stale: Duration::from_secs(86_400) };
+        let secret = || Key::new("secret", "tenant").with("store", "keyward").with("reference", "team/key");
+        let probed = || Key::new("probed", "tenant").with("binding", "binding");
+        let before: Mint = || Box::pin(async { Ok(Material::new().secret("secret", b"before".to_vec())) });
+        let after: Mint = || Box::pin(async { Ok(Material::new().secret("secret", b"after".to_vec())) });
+        let gone: Mint = || Box::pin(async { Err(MintError::rejected("it is gone")) });
+        let refused: Mint = || Box::pin(async { Err(MintError::transient("the probe was answered with 401")) });
+        let path = || "team/key".to_owned();
+        for (topic, mint, of_secret, of_probed) in [
+            (Topic::NewSecret { path: path() }, after, Some("after"), Some("after")),
+            (Topic::NewSecret { path: path() }, refused, Some("before"), Some("before")),
+            (Topic::NewSecret { path: "other".into() }, after, Some("before"), Some("after")),
+            (Topic::Secret { path: path() }, gone, None, None),
+            (Topic::Secret { path: path() }, refused, None, Some("before")),
+        ] {
+            let freshness = Arc::new(Freshness::default());
+            for key in [secret(), probed()] {
+                freshness.get(key, terms, before).await.unwrap();
+            }
+            topic.forget(&freshness);
+            for (key, expected) in [(secret(), of_secret), (probed(), of_probed)] {
+                let material = freshness.get(key, terms, mint).await.ok();
+                assert_eq!(material.as_ref().and_then(|own| own.text("secret")), expected, "{topic:?}");
+            }
+        }
+    }
 
     #[tokio::test]
     async fn a_deletion_is_told_to_every_replica_or_does_not_happen() {
@@ -139,6 +177,9 @@ mod tests {
         let replica = DatabaseShared::new(database.clone(), sealer).unwrap();
         secrets.put("team/key", b"a value").await.unwrap();
         let (at, _) = replica.poll(None).await.unwrap();
+        secrets.put("team/key", b"another value").await.unwrap();
+        let (at, topics) = replica.poll(Some(at)).await.unwrap();
+        assert_eq!(topics, [Topic::NewSecret { path: "team/key".into() }], "a new value is told, too");
 
         let rename = async |from: &str, to: &str| {
             let statement = format!("ALTER TABLE {from} RENAME TO {to}");
@@ -147,6 +188,9 @@ mod tests {
         rename("invalidations", "away").await;
         assert!(secrets.delete("team/key").await.is_err());
         assert!(secrets.get("team/key").await.unwrap().is_some(), "it was deleted and nobody was told");
+        assert!(secrets.put("team/key", b"a third value").await.is_err());
+        let kept = secrets.get("team/key").await.unwrap().unwrap();
+        assert_eq!(*kept, b"another value", "it was put and nobody was told");
         rename("away", "invalidations").await;
         assert!(secrets.delete("team/key").await.unwrap());
         assert!(secrets.get("team/key").await.unwrap().is_none());

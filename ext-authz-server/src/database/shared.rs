@@ -7,9 +7,10 @@ use serde::{Deserialize, Serialize};
 use sqlx::Row as _;
 use zeroize::Zeroizing;
 
-use super::states::random_name;
+use super::leases::Leases;
 use super::{Database, DatabaseError, failed, from_unix_ms, unix_ms};
 use crate::credential::Material;
+use crate::credential::probed::KIND as PROBED;
 use crate::freshness::{Digest, Freshness, Key, Shared};
 use crate::grants::GrantKey;
 use crate::plan::Pending;
@@ -18,9 +19,6 @@ use crate::secret::BUILTIN_SCHEME;
 
 /// The most invalidations that one poll returns.
 const MAX_POLLED: i64 = 1000;
-
-/// How long a lease may be held by a replica that died, at most.
-const MAX_LEASE: Duration = Duration::from_secs(60);
 
 /// Why the replicas cannot agree now. A replica then works for itself; it never waits for the others.
 #[derive(Debug, thiserror::Error)]
@@ -51,8 +49,13 @@ pub enum Topic {
     },
     /// More than this replica can tell: it was away too long.
     Everything,
-    /// A secret of the built-in store.
+    /// A secret of the built-in store that was deleted.
     Secret {
+        /// Its path.
+        path: String,
+    },
+    /// A secret of the built-in store that was put: what is kept of it serves only where the new one cannot be had.
+    NewSecret {
         /// Its path.
         path: String,
     },
@@ -70,7 +73,7 @@ pub enum Topic {
 pub struct DatabaseShared {
     database: Database,
     sealer: Arc<Sealer>,
-    holder: Arc<str>,
+    leases: Leases,
 }
 
 /// A material as it is sealed; wiped when dropped.
@@ -88,35 +91,8 @@ impl DatabaseShared {
     /// # Errors
     /// The system has no randomness to name this replica.
     pub fn new(database: Database, sealer: Arc<Sealer>) -> Result<DatabaseShared, SealError> {
-        Ok(DatabaseShared { database, sealer, holder: random_name()?.into() })
-    }
-
-    async fn take_lease(&self, key: &str, ttl: Duration) -> Result<bool, SharedError> {
-        let now = SystemTime::now();
-        let ttl = ttl.min(MAX_LEASE);
-        let taken = sqlx::query(
-            "INSERT INTO leases (id, holder, expires_ms) VALUES ($1, $2, $3) ON CONFLICT (id) DO UPDATE SET \
-             holder = excluded.holder, expires_ms = excluded.expires_ms \
-             WHERE leases.expires_ms <= $4 OR leases.holder = $2 RETURNING id",
-        )
-        .bind(key)
-        .bind(&*self.holder)
-        .bind(unix_ms(now + ttl))
-        .bind(unix_ms(now))
-        .fetch_optional(self.database.pool())
-        .await
-        .map_err(|error| failed("take a lease", &error))?;
-        Ok(taken.is_some())
-    }
-
-    async fn end_lease(&self, key: &str) -> Result<(), SharedError> {
-        sqlx::query("DELETE FROM leases WHERE id = $1 AND holder = $2")
-            .bind(key)
-            .bind(&*self.holder)
-            .execute(self.database.pool())
-            .await
-            .map_err(|error| failed("end a lease", &error))?;
-        Ok(())
+        let leases = Leases::new(database.clone())?;
+        Ok(DatabaseShared { database, sealer, leases })
     }
 
     /// Keeps a material unless its topic was published after number `mark`. The counter's row is locked meanwhile, as by
@@ -256,11 +232,11 @@ impl Shared for DatabaseShared {
     }
 
     fn lease<'a>(&'a self, key: &'a Digest, duration: Duration) -> Pending<'a, Result<bool, String>> {
-        Box::pin(async move { self.take_lease(&key.to_string(), duration).await.map_err(|error| error.to_string()) })
+        Box::pin(async move { self.leases.take(&key.to_string(), duration).await.map_err(|error| error.to_string()) })
     }
 
     fn release<'a>(&'a self, key: &'a Digest) -> Pending<'a, Result<(), String>> {
-        Box::pin(async move { self.end_lease(&key.to_string()).await.map_err(|error| error.to_string()) })
+        Box::pin(async move { self.leases.release(&key.to_string()).await.map_err(|error| error.to_string()) })
     }
 }
 
@@ -283,14 +259,19 @@ impl Topic {
         Topic::Grant { tenant, principal, provider }
     }
 
-    /// Drops what this process keeps of it. How many values that were.
+    /// Drops what this process keeps of it, or has it looked at anew. How many values that were.
     pub fn forget(&self, freshness: &Freshness) -> usize {
         match self {
             Topic::Grant { tenant, principal, provider } => {
                 freshness.forget(&[("tenant", tenant), ("principal", principal), ("provider", provider)])
             }
             Topic::Secret { path } => {
-                freshness.forget(&[("kind", "secret"), ("store", BUILTIN_SCHEME), ("reference", path)])
+                let dropped = freshness.forget(&[("kind", "secret"), ("store", BUILTIN_SCHEME), ("reference", path)]);
+                dropped + look_again(freshness)
+            }
+            Topic::NewSecret { path } => {
+                let kept = freshness.outdate(&[("kind", "secret"), ("store", BUILTIN_SCHEME), ("reference", path)]);
+                kept + look_again(freshness)
             }
             Topic::Binding { .. } => 0,
             Topic::Everything => freshness.forget(&[]),
@@ -307,6 +288,12 @@ impl Drop for Content {
     fn drop(&mut self) {
         self.fields.iter_mut().for_each(|(_, value, _)| zeroize::Zeroize::zeroize(value));
     }
+}
+
+/// What was tried before use may be made of any secret. Each is looked at by its next call; those whose secret is the same are
+/// not even tried again, and one whose new secret is not accepted keeps the one before.
+fn look_again(freshness: &Freshness) -> usize {
+    freshness.outdate(&[("kind", PROBED)])
 }
 
 /// Tells every replica that something is no longer valid, and forgets the material made of it, once this transaction is there.

@@ -94,6 +94,7 @@ async fn suite(url: &str) {
     grants_are_replaced_by_version(&database, &sealer).await;
     of_two_that_replace_at_once_one_wins(&database, &sealer).await;
     a_grant_ends_at_its_time(&database, &sealer).await;
+    one_replica_has_the_right_to_use_a_grant_up(&database, &sealer).await;
     a_state_is_taken_once(&database, &sealer).await;
     secrets_are_put_listed_and_deleted(&database, &sealer).await;
     a_lease_has_one_holder(&database, &sealer).await;
@@ -146,7 +147,7 @@ fn grant(secret: &str) -> Grant {
 }
 
 async fn grants_are_replaced_by_version(database: &Database, sealer: &Arc<Sealer>) {
-    let grants = DatabaseGrants::new(database.clone(), sealer.clone());
+    let grants = DatabaseGrants::new(database.clone(), sealer.clone()).unwrap();
     let key = GrantKey::new("tenant", "alice", "calendar");
     assert!(grants.load(&key).await.unwrap().is_none());
     let first = grants.replace(&key, None, &grant("marked-one")).await.unwrap();
@@ -180,7 +181,7 @@ async fn grants_are_replaced_by_version(database: &Database, sealer: &Arc<Sealer
 }
 
 async fn of_two_that_replace_at_once_one_wins(database: &Database, sealer: &Arc<Sealer>) {
-    let grants = DatabaseGrants::new(database.clone(), sealer.clone());
+    let grants = DatabaseGrants::new(database.clone(), sealer.clone()).unwrap();
     let key = GrantKey::new("tenant", "racer", "calendar");
     let Replaced::Stored(first) = grants.replace(&key, None, &grant("marked")).await.unwrap() else {
         unreachable!("there was nothing before")
@@ -203,7 +204,7 @@ async fn of_two_that_replace_at_once_one_wins(database: &Database, sealer: &Arc<
 }
 
 async fn a_grant_ends_at_its_time(database: &Database, sealer: &Arc<Sealer>) {
-    let grants = DatabaseGrants::new(database.clone(), sealer.clone());
+    let grants = DatabaseGrants::new(database.clone(), sealer.clone()).unwrap();
     let key = GrantKey::new("tenant", "ended", "calendar");
     let ended = Grant { expires: Some(SystemTime::now() - Duration::from_secs(1)), ..grant("marked") };
     let Replaced::Stored(first) = grants.replace(&key, None, &ended).await.unwrap() else {
@@ -214,6 +215,23 @@ async fn a_grant_ends_at_its_time(database: &Database, sealer: &Arc<Sealer>) {
     let next = grants.replace(&key, None, &grant("marked")).await.unwrap();
     assert_eq!(next, Replaced::Stored(Version(first.0 + 1)));
     assert!(grants.load(&key).await.unwrap().is_some());
+}
+
+async fn one_replica_has_the_right_to_use_a_grant_up(database: &Database, sealer: &Arc<Sealer>) {
+    let replica = || DatabaseGrants::new(database.clone(), sealer.clone()).unwrap();
+    let (one, two) = (replica(), replica());
+    let minute = Duration::from_secs(60);
+    let key = GrantKey::new("tenant", "alice", "rotating");
+    assert!(one.lease(&key, minute).await.unwrap());
+    assert!(one.clone().lease(&key, minute).await.unwrap(), "for longer");
+    assert!(!two.lease(&key, minute).await.unwrap());
+    assert!(two.lease(&GrantKey::new("tenant", "bob", "rotating"), minute).await.unwrap(), "another grant");
+    two.release(&key).await.unwrap();
+    assert!(!two.lease(&key, minute).await.unwrap(), "not its own to give up");
+    one.release(&key).await.unwrap();
+    assert!(two.lease(&key, Duration::from_millis(20)).await.unwrap());
+    tokio::time::sleep(Duration::from_millis(40)).await;
+    assert!(one.lease(&key, minute).await.unwrap(), "the dead replica's right has ended");
 }
 
 async fn a_state_is_taken_once(database: &Database, sealer: &Arc<Sealer>) {
@@ -354,7 +372,7 @@ async fn invalidations_arrive_in_order_at_every_replica(database: &Database, sea
 }
 
 async fn what_was_moved_to_another_row_cannot_be_opened(database: &Database, sealer: &Arc<Sealer>) {
-    let grants = DatabaseGrants::new(database.clone(), sealer.clone());
+    let grants = DatabaseGrants::new(database.clone(), sealer.clone()).unwrap();
     let (alice, mallory) = (GrantKey::new("tenant", "alice", "mail"), GrantKey::new("tenant", "mallory", "mail"));
     for key in [&alice, &mallory] {
         grants.replace(key, None, &grant("marked")).await.unwrap();
@@ -448,6 +466,7 @@ async fn a_second_replica_reads_what_the_first_one_sealed(url: &str, database: &
     let key = GrantKey::new("shared tenant", "alice", "mail");
     let (one, two) =
         (DatabaseGrants::new(database.clone(), first.clone()), DatabaseGrants::new(other.clone(), second.clone()));
+    let (one, two) = (one.unwrap(), two.unwrap());
     // Both make the tenant's first data key at once; one of the two keys holds.
     let fresh = GrantKey::new("shared tenant", "bob", "mail");
     let (a, b) = (grant("marked-a"), grant("marked-b"));

@@ -69,7 +69,8 @@ pub(super) fn examine(config: &Config, book: Option<&Book>, findings: &mut Findi
 pub(crate) fn hints(config: &Config, is_active: impl Fn(&Binding) -> bool) -> Vec<Hint<'_>> {
     let policy = PolicySource::read(&config.policy.directory).ok();
     // What the policy may name is chosen by it, however many fit.
-    let is_named = |binding: &Binding| policy.as_ref().is_none_or(|policy| policy.holds_text(&binding.id));
+    let names = |policy: &PolicySource, id: &str| policy.holds_text(id) || policy.reads_bindings();
+    let is_named = |binding: &Binding| policy.as_ref().is_none_or(|policy| names(policy, &binding.id));
     let mut hints = Vec::new();
     let mut before: Vec<&Binding> = Vec::new();
     for (index, binding) in own(config) {
@@ -135,17 +136,22 @@ fn fits_equally(one: &Binding, other: &Binding) -> bool {
         (one.mode, other.mode),
         (BindingMode::User, BindingMode::Agent) | (BindingMode::Agent, BindingMode::User)
     );
-    !is_apart && is_same(&one.principals, &other.principals) && shared_servers(one, other).next().is_some()
+    !is_apart
+        && is_same(&one.principals, &other.principals)
+        // One with tools and one without are never as close, and two lists may have no tool in common.
+        && one.tools.as_deref().map(all) == other.tools.as_deref().map(all)
+        && shared_servers(one, other).next().is_some()
 }
 
 fn shared_servers<'a>(one: &'a Binding, other: &'a Binding) -> impl Iterator<Item = &'a str> {
     one.servers.iter().filter(|name| other.servers.contains(name)).map(String::as_str)
 }
 
+fn all(names: &[String]) -> BTreeSet<&String> {
+    names.iter().collect()
+}
+
 fn is_same(one: &Principals, other: &Principals) -> bool {
-    fn all(names: &[String]) -> BTreeSet<&String> {
-        names.iter().collect()
-    }
     all(&one.users) == all(&other.users)
         && all(&one.agents) == all(&other.agents)
         && all(&one.roles) == all(&other.roles)
@@ -209,6 +215,7 @@ servers:
   fixed: { mode: http, destinations: [{ host: mcp.example }], upstream_authority: "api.internal:443" }
   bare: { mode: http, destinations: [{ host: bare.example }], upstream_authority: bare.internal }
   open: { mode: http, destinations: [{ host: "*.vendor.example", port: 443 }, { host: vendor.example }] }
+  tools: { mode: mcp, destinations: [{ host: tools.example }], upstream_authority: "api.internal:443" }
 bindings:
 "#;
 
@@ -298,6 +305,22 @@ bindings:
         assert!(said(&plain, &plain, "", |binding| binding.id == "one").is_empty(), "only one is active");
         assert!(said(&plain, &plain, "bindings := [\"two\"]", |_| true).is_empty(), "the policy names one");
         assert_eq!(said(&plain, &plain, "bindings := [\"two-others\"]", |_| true).len(), 1);
+    }
+
+    #[test]
+    fn a_list_of_tools_tells_two_apart_and_so_may_a_policy_that_reads_them() {
+        let said = |one: &str, two: &str, policy: &str| {
+            let plain = "mode: service_account, environment: test, servers: [tools], hosts: [\"api.internal:443\"]";
+            let [one, two] = [("one", one), ("two", two)].map(|(id, more)| binding(id, &format!("{plain}{more}")));
+            said(&[one, two], policy, |_| true)
+        };
+        for (one, two) in [("", ""), (", tools: [a, b]", ", tools: [b, a]")] {
+            assert_eq!(said(one, two, "").len(), 1, "{one} {two}");
+        }
+        for (one, two) in [(", tools: [a]", ""), (", tools: [a]", ", tools: [b]")] {
+            assert!(said(one, two, "").is_empty(), "{one} {two}");
+        }
+        assert!(said("", "", "ids contains binding.id if some binding in input.bindings").is_empty());
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! How many mints are under way at once, in all and at one source: a source that hangs keeps nobody from the others.
+//! How many mints are under way at once, in all and at one source: a source that hangs keeps nobody from the others, nor do
+//! seven. A source is an issuer where a credential names one, and its configuration otherwise.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -6,9 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// The most mints under way at once.
-pub(super) const MAX: usize = 256;
+pub(super) const MAX: usize = 512;
 /// The most of them at one source.
-pub(super) const MAX_AT_ONE: usize = 32;
+pub(super) const MAX_AT_ONE: usize = 64;
 
 /// The places of mints under way.
 pub(super) struct Flights {

@@ -52,13 +52,28 @@ fn age(freshness: &Freshness, by: Duration) {
     for entry in freshness.lock().values_mut() {
         if let Some(current) = &mut entry.current {
             current.times.refresh_at = current.times.refresh_at.checked_sub(by).unwrap();
+            current.times.overdue_at = current.times.overdue_at.checked_sub(by).unwrap();
             current.times.usable_until = current.times.usable_until.checked_sub(by).unwrap();
+        }
+        for (_, until) in &mut entry.retired {
+            *until = until.checked_sub(by).unwrap();
         }
         if let Some(failure) = &mut entry.failure {
             failure.until = failure.until.checked_sub(by).unwrap();
         }
         entry.refused_at = entry.refused_at.map(|at| at.checked_sub(by).unwrap());
     }
+}
+
+/// Nothing that was replaced need be scrubbed any more.
+fn age_retired(freshness: &Freshness) {
+    let now = Instant::now();
+    freshness.lock().values_mut().flat_map(|entry| &mut entry.retired).for_each(|(_, until)| *until = now);
+}
+
+/// How many calls waited for a mint.
+fn waited(freshness: &Freshness) -> u64 {
+    freshness.counts().waited.load(Ordering::Relaxed)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -127,7 +142,7 @@ async fn a_value_is_renewed_ahead_without_a_wait_and_never_used_past_its_end() {
     assert_eq!(token(&freshness, &mint).await.unwrap(), "minted-1");
     tokio::time::sleep(Duration::from_millis(20)).await;
     assert_eq!(token(&freshness, &mint).await.unwrap(), "minted-2");
-    assert_eq!(mint.made(), 2);
+    assert_eq!((mint.made(), waited(&freshness)), (2, 1), "only the first call waited");
     // Past its end: the call waits for a new one; where there is none, it fails.
     age(&freshness, Duration::from_secs(600));
     let broken = Mint { fails: Some(MintErrorKind::Transient), ..Mint::new(600) };
@@ -166,15 +181,97 @@ async fn what_a_store_says_is_gone_does_not_serve_any_more_and_an_outage_is_brid
             async move { freshness.get(key("one"), terms, || mint.run()).await }
         };
         get(&mint).await.unwrap();
-        age(&freshness, Duration::from_secs(61));
-        // The first call after the refresh is due starts it; the second one sees what came of it.
-        get(&broken).await.unwrap();
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        age(&freshness, Duration::from_secs(66));
+        // The first call waits for what the store says now.
         assert_eq!(get(&broken).await.is_ok(), serves, "{kind:?}");
         // At the end of the bridge nothing serves.
-        age(&freshness, Duration::from_secs(300));
+        age(&freshness, Duration::from_secs(235));
         assert!(get(&broken).await.is_err());
     }
+}
+
+#[tokio::test]
+async fn after_a_pause_the_first_call_gets_what_the_store_holds_now() {
+    let terms = Terms::Stored { refresh: Duration::from_secs(10), max_stale: Duration::from_secs(300) };
+    let freshness = Arc::new(Freshness::default());
+    let (mint, hangs) = (Mint::new(3600), Mint { takes: Duration::from_secs(3600), ..Mint::new(3600) });
+    let get = async |mint: &Mint| {
+        let material = freshness.get(key("one"), terms, || mint.run()).await?;
+        Ok::<_, MintError>(material.text("token").unwrap_or_default().to_owned())
+    };
+    get(&mint).await.unwrap();
+    // Calls that follow each other are served while the store is asked in the background.
+    age(&freshness, Duration::from_secs(11));
+    assert_eq!(get(&mint).await.unwrap(), "minted-1");
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert_eq!((get(&mint).await.unwrap().as_str(), waited(&freshness)), ("minted-2", 1));
+    // After a pause nobody gets the value of before it.
+    age(&freshness, Duration::from_secs(200));
+    assert_eq!((get(&mint).await.unwrap().as_str(), waited(&freshness)), ("minted-3", 2));
+    // A store that hangs is not waited for as long as a decision may take.
+    age(&freshness, Duration::from_secs(200));
+    let asked = Instant::now();
+    assert_eq!(get(&hangs).await.unwrap(), "minted-3");
+    assert!(asked.elapsed() < WAIT, "{:?}", asked.elapsed());
+}
+
+#[tokio::test]
+async fn what_may_be_another_value_by_now_is_looked_at_by_the_next_call() {
+    let terms = Terms::Stored { refresh: Duration::from_secs(60), max_stale: Duration::from_secs(300) };
+    let get = async |freshness: &Arc<Freshness>, mint: &Mint| {
+        let material = freshness.get(key("one"), terms, || mint.run()).await?;
+        Ok::<_, MintError>(material.text("token").unwrap_or_default().to_owned())
+    };
+    for (kind, serves) in [(None, "minted-2"), (Some(MintErrorKind::Transient), "minted-1")] {
+        let freshness = Arc::new(Freshness::default());
+        let mint = Mint::new(3600);
+        get(&freshness, &mint).await.unwrap();
+        assert_eq!(freshness.outdate(&[("name", "other")]), 0);
+        assert_eq!(get(&freshness, &mint).await.unwrap(), "minted-1");
+        assert_eq!(freshness.outdate(&[("name", "one")]), 1);
+        let next = Mint { fails: kind, ..mint.clone() };
+        assert_eq!(get(&freshness, &next).await.unwrap(), serves, "{kind:?}");
+    }
+    // What was being read when that was said is looked at again.
+    let freshness = Arc::new(Freshness::default());
+    let mint = Mint { takes: Duration::from_millis(50), ..Mint::new(3600) };
+    let waiting = tokio::spawn({
+        let (freshness, mint) = (freshness.clone(), mint.clone());
+        async move { freshness.get(key("one"), terms, || mint.run()).await.map(drop) }
+    });
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    assert_eq!(freshness.outdate(&[("name", "one")]), 1);
+    waiting.await.unwrap().unwrap();
+    assert_eq!(get(&freshness, &mint).await.unwrap(), "minted-2");
+}
+
+#[tokio::test]
+async fn what_is_of_no_use_is_swept_once_it_need_not_be_scrubbed() {
+    let freshness = Arc::new(Freshness::default());
+    let mint = Mint::new(600);
+    token(&freshness, &mint).await.unwrap();
+    assert_eq!((freshness.sweep(), freshness.len()), (0, 1), "what serves stays");
+    age(&freshness, Duration::from_secs(600));
+    // Nobody gets it any more; an upstream may still show it.
+    assert_eq!((freshness.sweep(), freshness.len()), (0, 1));
+    let next = freshness.get(key("one"), Terms::Minted, || mint.run()).await.unwrap();
+    assert!(next.scrub().contains(&&b"minted-1"[..]));
+    drop(next);
+    // Meanwhile in use again: the one before goes alone.
+    age_retired(&freshness);
+    freshness.sweep();
+    let next = freshness.get(key("one"), Terms::Minted, || mint.run()).await.unwrap();
+    assert_eq!(next.scrub(), [b"minted-2"]);
+    age(&freshness, Duration::from_secs(600));
+    freshness.sweep();
+    age_retired(&freshness);
+    assert_eq!((freshness.sweep(), freshness.len()), (1, 0), "nothing of it is left");
+    // What slows down attempts outlasts them.
+    let broken = Mint { fails: Some(MintErrorKind::Rejected), ..Mint::new(600) };
+    token(&freshness, &broken).await.unwrap_err();
+    assert_eq!((freshness.sweep(), freshness.len()), (0, 1));
+    age(&freshness, Duration::from_secs(70));
+    assert_eq!((freshness.sweep(), freshness.len()), (1, 0));
 }
 
 #[tokio::test]

@@ -10,8 +10,11 @@ const MARGIN: (Duration, Duration) = (Duration::from_secs(30), Duration::from_se
 const UNSAID: Duration = Duration::from_secs(300);
 /// The longest that a minted value is used, however long it is good.
 const LONGEST: Duration = Duration::from_secs(12 * 3600);
+/// How long after its refresh was due a stored value serves without a look at its store, at most: calls that follow each
+/// other faster never wait, and after a pause the first one asks.
+const GRACE: Duration = Duration::from_secs(5);
 /// The longest that a failure is remembered.
-const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
+pub(super) const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
 
 /// How long values of a kind are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,19 +22,23 @@ pub enum Terms {
     /// As long as the value says, less a margin for clocks that differ: a tenth of its life, from 30 s to 300 s, never more
     /// than half of it. Replicas share it.
     Minted,
-    /// Looked at again every `refresh`; while the store cannot be had, in use for `max_stale` more.
+    /// Looked at again every `refresh`; a little later a call waits for that, because the store may have said meanwhile that
+    /// it is another one, or gone. While the store cannot be had, in use until it is `max_stale` old.
     Stored {
         /// How often the store is asked.
         refresh: Duration,
-        /// How long an outage is bridged.
+        /// How old a value may become in an outage. Less than `refresh` bridges nothing.
         max_stale: Duration,
     },
 }
 
-/// Two moments of one value.
+/// The moments of one value.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Times {
+    /// From here on it is renewed in the background.
     pub(super) refresh_at: Instant,
+    /// From here on it serves only where no other can be had for a reason that passes.
+    pub(super) overdue_at: Instant,
     pub(super) usable_until: Instant,
 }
 
@@ -51,19 +58,20 @@ impl Times {
     pub(super) fn of(material: &Material, terms: Terms, now: Instant) -> Times {
         let life = material.expires().map(|end| end.duration_since(SystemTime::now()).unwrap_or_default());
         let usable = |life: Duration| life.saturating_sub((life / 10).clamp(MARGIN.0, MARGIN.1).min(life / 2));
-        let (refresh, used) = match terms {
+        let (refresh, overdue, used) = match terms {
             Terms::Minted => {
                 let used = usable(life.unwrap_or(UNSAID).min(LONGEST));
-                (used.mul_f64(0.7 + 0.2 * random()), used)
+                (used.mul_f64(0.7 + 0.2 * random()), used, used)
             }
             Terms::Stored { refresh, max_stale } => {
                 let longest = life.map_or(LONGEST, usable);
-                // The first look comes early, so that replicas drift apart.
-                let refresh = refresh.mul_f64(0.8 + 0.2 * random()).min(longest.mul_f64(0.8));
-                (refresh, (refresh + max_stale).min(longest))
+                let used = refresh.max(max_stale).min(longest);
+                // The look comes early, so that replicas drift apart.
+                let early = refresh.mul_f64(0.8 + 0.2 * random()).min(longest.mul_f64(0.8));
+                (early, (early + refresh.min(GRACE)).min(used), used)
             }
         };
-        Times { refresh_at: now + refresh, usable_until: now + used }
+        Times { refresh_at: now + refresh, overdue_at: now + overdue, usable_until: now + used }
     }
 }
 
@@ -114,15 +122,29 @@ mod tests {
     }
 
     #[test]
-    fn a_stored_value_bridges_an_outage_but_not_its_own_end() {
+    fn a_stored_value_is_never_older_than_max_stale_nor_used_past_its_own_end() {
         let terms = Terms::Stored { refresh: Duration::from_secs(60), max_stale: Duration::from_secs(300) };
         let (refresh, used) = times(None, terms);
-        assert!(
-            (48..=60).contains(&refresh.as_secs()) && (348..=360).contains(&used.as_secs()),
-            "{refresh:?} {used:?}"
-        );
+        assert!((48..=60).contains(&refresh.as_secs()) && used == Duration::from_secs(300), "{refresh:?} {used:?}");
+        // Where nothing is to be bridged, it is renewed before the refresh is over and used no longer.
+        let terms_without = Terms::Stored { refresh: Duration::from_secs(60), max_stale: Duration::ZERO };
+        let (refresh, used) = times(None, terms_without);
+        assert!(refresh <= used && used == Duration::from_secs(60), "{refresh:?} {used:?}");
         let (refresh, used) = times(Some(120), terms);
         assert!(refresh.as_secs() <= 60 && (89..=91).contains(&used.as_secs()), "{refresh:?} {used:?}");
+    }
+
+    #[test]
+    fn a_call_waits_for_a_stored_value_soon_after_its_refresh_was_due_and_never_for_a_minted_one() {
+        let now = Instant::now();
+        for (refresh, grace) in [(1, 1), (2, 2), (60, 5), (86_400, 5)] {
+            let terms =
+                Terms::Stored { refresh: Duration::from_secs(refresh), max_stale: Duration::from_secs(600_000) };
+            let times = Times::of(&Material::new(), terms, now);
+            assert_eq!(times.overdue_at - times.refresh_at, Duration::from_secs(grace), "{refresh}");
+        }
+        let times = Times::of(&Material::new(), Terms::Minted, now);
+        assert_eq!(times.overdue_at, times.usable_until);
     }
 
     #[test]

@@ -34,6 +34,15 @@ const MAX_FINDERS: usize = 8;
 #[derive(Default)]
 pub struct Known {
     state: Mutex<State>,
+    first_read: tokio::sync::Mutex<()>,
+}
+
+/// The last look at the local secrets.
+struct Loaded {
+    revision: String,
+    begun: Instant,
+    /// This revision's have been read.
+    is_read: bool,
 }
 
 /// SHA-256.
@@ -49,7 +58,7 @@ struct State {
     finders: Vec<Arc<Finder>>,
     /// One of many secrets is being made; meanwhile the one before serves.
     is_making: bool,
-    loaded: Option<(String, Instant)>,
+    loaded: Option<Loaded>,
 }
 
 /// Which lists of hosts let a secret go to an authority. Authorities of one class have one finder: it is not made anew for
@@ -125,17 +134,43 @@ impl Known {
         Some(which(&strangers.entries, text).map(|entry| entry.binding.clone()).unwrap_or_default())
     }
 
-    /// Whether the local secrets of this revision are to be read now. Says so once in a while.
+    /// Whether there is a secret that may not go to `authority`.
+    #[must_use]
+    pub fn has_strangers(&self, authority: &Authority) -> bool {
+        !self.finder(Some(authority)).entries.is_empty()
+    }
+
+    /// Whether the local secrets of this revision were read: until then who needs them waits for [`Known::first_read`].
+    #[must_use]
+    pub fn was_read(&self, revision: &str) -> bool {
+        self.state().loaded.as_ref().is_some_and(|loaded| loaded.is_read && loaded.revision == revision)
+    }
+
+    /// The turn of one who reads them for the first time; the others wait until it is dropped.
+    pub async fn first_read(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.first_read.lock().await
+    }
+
+    /// Whether the local secrets of this revision are to be read now. Says so once in a while, and as long as they were not
+    /// read: who began may have given up.
     #[must_use]
     pub fn is_due(&self, revision: &str) -> bool {
         let now = Instant::now();
         let mut state = self.state();
-        let is_fresh = |(known, at): &(String, Instant)| known == revision && now.duration_since(*at) < RELOAD;
-        if state.loaded.as_ref().is_some_and(is_fresh) {
+        let before = state.loaded.as_ref().filter(|loaded| loaded.is_read && loaded.revision == revision);
+        if before.is_some_and(|loaded| now.duration_since(loaded.begun) < RELOAD) {
             return false;
         }
-        state.loaded = Some((revision.to_owned(), now));
+        let is_read = before.is_some();
+        state.loaded = Some(Loaded { revision: revision.to_owned(), begun: now, is_read });
         true
+    }
+
+    /// Says that they were read.
+    pub fn note_read(&self, revision: &str) {
+        if let Some(loaded) = self.state().loaded.as_mut().filter(|loaded| loaded.revision == revision) {
+            loaded.is_read = true;
+        }
     }
 
     /// What finds every secret, or those that may not go to an authority.

@@ -3,8 +3,13 @@ use std::sync::Arc;
 use keyward_contract::patterns::rule;
 
 use super::*;
+use crate::binding::Mode;
+use crate::config::{
+    HmacAlgorithm, HmacCredential, KeyEncoding, QueryOrder, SecretSource, SignatureEncoding, TimestampFormat,
+};
+use crate::credential::hmac::Hmac;
 use crate::perimeter::authority::HostPattern;
-use crate::secret::SecretBytes;
+use crate::secret::{Resolved, Resolving, SecretBytes, SecretError, SecretStore, Secrets};
 
 fn known(secrets: &[(&str, &str, &[&str])]) -> Known {
     let known = Known::default();
@@ -71,7 +76,9 @@ fn what_is_known_is_bounded_and_forgets_the_oldest() {
     let other = Authority::parse("b.example").unwrap();
     assert!(known.find(&[b"secret-number-00001"], &other).is_none());
     assert!(known.find(&[b"secret-number-01099"], &other).is_some());
-    assert!(known.is_due("one") && !known.is_due("one") && known.is_due("two"));
+    assert!(known.is_due("one") && known.is_due("one"), "it was not read");
+    known.note_read("one");
+    assert!(!known.is_due("one") && known.is_due("two") && !known.was_read("two"));
 }
 
 #[test]
@@ -179,4 +186,141 @@ fn what_looks_like_a_credential_is_blocked_masked_or_noted() {
     assert!(check_patterns(&mut outgoing, &guard(Action::Mask)).is_err());
     let target = format!("/v1?key=%73{}", &stripe()[1..]);
     assert!(check_patterns(&mut Outgoing::plain("GET", "https", "a", &target, b""), &guard(Action::Mask)).is_err());
+}
+
+#[test]
+fn what_looks_like_a_credential_does_not_leave_in_a_header_that_mirrors_an_argument() {
+    use base64::Engine as _;
+    let guard = |action| Guard::new(Action::Off, &[(rule("stripe_key").unwrap(), action)]);
+    let look = |name: &str, value: &str, action| {
+        let mut outgoing = Outgoing::plain("POST", "https", "a.example", "/", b"{}");
+        outgoing.set_header(name, value).unwrap();
+        check_patterns(&mut outgoing, &guard(action)).map(|finding| finding.names().count())
+    };
+    let encoded = format!("=?base64?{}?=", base64::engine::general_purpose::STANDARD.encode(stripe()));
+    for value in [stripe(), format!("key {}", stripe()), encoded, format!("=?base64?!{}", stripe())] {
+        for name in ["mcp-param-message", "mcp-name"] {
+            for action in [Action::Block, Action::Mask] {
+                assert!(look(name, &value, action).is_err(), "{name}: {value}");
+            }
+            assert_eq!(look(name, &value, Action::Log).unwrap(), 1, "{name}: {value}");
+        }
+    }
+    assert_eq!(look("mcp-param-message", "nothing of the kind", Action::Block).unwrap(), 0);
+    // Not an argument: a session id may well look like one.
+    assert_eq!(look("mcp-session-id", &stripe(), Action::Block).unwrap(), 0);
+}
+
+#[test]
+fn an_encoded_body_leaves_only_where_nothing_is_looked_for() {
+    let known = known(&[("one", "first-secret-1", &["a.example"])]);
+    let (off, on) = (Guard::new(Action::Off, &[]), Guard::new(Action::Log, &[]));
+    let look = |authority: &str, encoding: &str, body: &'static [u8], placeholders: &[String], guard: &Guard| {
+        let mut outgoing = Outgoing::plain("POST", "https", authority, "/", body);
+        outgoing.set_header("content-encoding", encoding).unwrap();
+        reason(check_encoding(&outgoing, &known, placeholders, guard)).map(|(reason, _)| reason)
+    };
+    let refused = Some(Reason::InvalidRequest);
+    for encoding in ["gzip", "br", "identity, gzip", "aws-chunked,gzip", "unknown"] {
+        assert_eq!(look("b.example", encoding, b"\x1f\x8b", &[], &off), refused, "{encoding}");
+        assert_eq!(look("a.example", encoding, b"\x1f\x8b", &[], &on), refused, "{encoding}");
+        assert_eq!(look("a.example", encoding, b"\x1f\x8b", &["__KEY__".to_owned()], &off), refused, "{encoding}");
+        assert_eq!(look("a.example", encoding, b"\x1f\x8b", &[], &off), None, "{encoding}");
+        assert_eq!(look("b.example", encoding, b"", &[], &on), None, "{encoding}");
+    }
+    for encoding in ["identity", "Identity", "aws-chunked"] {
+        assert_eq!(look("b.example", encoding, b"text", &[], &on), None, "{encoding}");
+    }
+}
+
+/// A store of one secret, which takes its time.
+struct Holds(String);
+
+impl SecretStore for Holds {
+    fn check(&self, _rest: &str) -> Result<(), SecretError> {
+        Ok(())
+    }
+
+    fn resolve<'a>(&'a self, _rest: &'a str) -> Resolving<'a> {
+        Box::pin(async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            Ok(Resolved::lasting(self.0.clone().into_bytes()))
+        })
+    }
+}
+
+fn bound(local_secrets: Vec<SecretSource>, credentials: Vec<Arc<dyn Credential>>) -> Binding {
+    Binding {
+        id: "one".into(),
+        mode: Mode::ServiceAccount,
+        owner: String::new(),
+        environment: String::new(),
+        risk: None,
+        servers: Vec::new(),
+        principals: None,
+        tools: None,
+        hosts: vec![HostPattern::parse("a.example", None).unwrap()],
+        credentials,
+        passthrough: Vec::new(),
+        definition: String::new(),
+        local_secrets,
+    }
+}
+
+fn source() -> SecretSource {
+    SecretSource { reference: "env://SECRET".into(), json_key: None, trim_newline: false }
+}
+
+#[tokio::test]
+async fn who_comes_while_the_secrets_are_first_read_waits_for_them() {
+    let store = Arc::new(Holds("a-secret-that-is-slow".to_owned()));
+    let secrets = Secrets::standard(std::path::Path::new("")).and("env", store);
+    let sources = Arc::new(Sources::new(Arc::new(secrets)));
+    let catalogue = Catalogue::new(vec![bound(vec![source()], Vec::new())], "", false);
+    let elsewhere = Authority::parse("b.example").unwrap();
+    let found = async |revision: &str| {
+        note_local(&catalogue, revision, &sources).await;
+        sources.secrets.known().find(&[b"a-secret-that-is-slow"], &elsewhere).is_some()
+    };
+    // One who gives up takes nobody's place.
+    let gone = tokio::time::timeout(Duration::from_millis(10), found("rev1")).await;
+    assert!(gone.is_err());
+    assert_eq!(tokio::join!(found("rev1"), found("rev1"), found("rev1")), (true, true, true));
+    // And once they were read nobody waits.
+    let at_once = tokio::time::timeout(Duration::from_millis(50), found("rev1")).await;
+    assert_eq!(at_once, Ok(true));
+}
+
+#[tokio::test]
+async fn a_key_leaves_neither_as_it_is_written_nor_as_it_is_used() {
+    use base64::Engine as _;
+    let written = base64::engine::general_purpose::STANDARD.encode("the-key-as-it-signs");
+    let hmac = Hmac(HmacCredential {
+        secret: source(),
+        key_encoding: KeyEncoding::Base64,
+        algorithm: HmacAlgorithm::Sha256,
+        message: "{body}".into(),
+        timestamp: TimestampFormat::Unix,
+        query_order: QueryOrder::AsIs,
+        encoding: SignatureEncoding::Hex,
+        key_id: None,
+        headers: Vec::new(),
+        query: Vec::new(),
+    });
+    let credential: Arc<dyn Credential> = Arc::new(hmac);
+    let binding = bound(vec![source()], vec![credential.clone()]);
+    let elsewhere = Authority::parse("b.example").unwrap();
+    let found = |known: &Known, text: &str| known.find(&[text.as_bytes()], &elsewhere).is_some();
+
+    let used = Known::default();
+    let material = Material::new().secret("secret", written.clone().into_bytes());
+    note(&binding, &credential, &material, None, &used);
+    assert!(found(&used, &written) && found(&used, "x the-key-as-it-signs y"));
+
+    let store = Arc::new(Holds(written.clone()));
+    let secrets = Secrets::standard(std::path::Path::new("")).and("env", store);
+    let sources = Arc::new(Sources::new(Arc::new(secrets)));
+    note_local(&Catalogue::new(vec![binding], "", false), "rev1", &sources).await;
+    let local = sources.secrets.known();
+    assert!(found(local, &written) && found(local, "x the-key-as-it-signs y"));
 }

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::Value;
-use crate::config::{MethodClass, ServerMode};
+use crate::binding::Candidate;
+use crate::config::{MethodClass, Risk, ServerMode};
 use crate::identity::Principal;
 
 /// Everything a policy may decide by. Borrowed; it becomes engine values without a detour over JSON text.
@@ -23,6 +24,8 @@ pub struct Input<'a> {
     pub operation: Operation<'a>,
     /// The HTTP request.
     pub http: Http<'a>,
+    /// The bindings that could serve the request; absent where they are too many to show.
+    pub bindings: Option<&'a [Candidate<'a>]>,
     /// The address of Envoy's peer, without the port.
     pub source_address: Option<&'a str>,
     /// Now, in seconds since 1970.
@@ -80,6 +83,7 @@ impl Input<'_> {
     /// The document that a policy reads as `input`.
     #[must_use]
     pub fn to_value(&self) -> Value {
+        let bindings = self.bindings.map(|all| all.iter().map(candidate).collect::<Vec<_>>());
         object([
             ("revision", optional(self.revision)),
             ("environment", self.environment.into()),
@@ -87,6 +91,7 @@ impl Input<'_> {
             ("principal", principal(self.principal)),
             ("operation", self.operation.to_value()),
             ("http", self.http.to_value()),
+            ("bindings", bindings.map_or(Value::Null, Value::from)),
             ("source", object([("address", optional(self.source_address))])),
             ("time", object([("unix_secs", self.unix_secs.into()), ("rfc3339", rfc3339(self.unix_secs).into())])),
         ])
@@ -148,10 +153,20 @@ fn principal(principal: &Principal) -> Value {
         ("key", principal.key.as_str().into()),
         ("issuer", principal.issuer.as_str().into()),
         ("subject", principal.subject.as_str().into()),
+        ("tenant", principal.tenant.as_str().into()),
         ("agent", optional(principal.agent.as_deref())),
         ("kind", principal.kind.as_str().into()),
         ("roles", roles.into()),
         ("claims", claims(&principal.claims)),
+    ])
+}
+
+fn candidate(binding: &Candidate<'_>) -> Value {
+    object([
+        ("id", binding.id.into()),
+        ("mode", binding.mode.name().into()),
+        ("owner", binding.owner.into()),
+        ("risk", optional(binding.risk.map(Risk::as_str))),
     ])
 }
 

@@ -76,6 +76,12 @@ impl PolicySource {
         self.rego.iter().chain(&self.data).any(|(_, file)| quoted.iter().any(|quoted| file.contains(quoted)))
     }
 
+    /// Whether it looks at the bindings that could serve, out of which it may name any.
+    #[must_use]
+    pub fn reads_bindings(&self) -> bool {
+        self.rego.iter().any(|(_, file)| file.contains("input.bindings"))
+    }
+
     /// Adds names and bytes of all files to a digest, each with its length so that no two policies read the same.
     pub(crate) fn digest(&self, digest: &mut Sha256) {
         for (path, text) in self.rego.iter().chain(&self.data) {

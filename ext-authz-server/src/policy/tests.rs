@@ -5,7 +5,8 @@ use std::time::Instant;
 use serde_json::json;
 
 use super::*;
-use crate::config::{MethodClass, ServerMode};
+use crate::binding::{Candidate, Mode};
+use crate::config::{MethodClass, Risk, ServerMode};
 use crate::identity::{Principal, PrincipalKind};
 use crate::scratch::Scratch;
 
@@ -59,6 +60,7 @@ fn call<'a>(principal: &'a Principal, tool: &'a str, arguments: serde_json::Valu
             params: Some(Value::from(std::collections::BTreeMap::from([("arguments".into(), arguments)]))),
         },
         http: Http { method: "POST", path: "/mcp", authority: "mcp.example", class: MethodClass::Write },
+        bindings: Some(&[]),
         source_address: Some("127.0.0.1"),
         unix_secs: 1_785_240_000,
     }
@@ -119,6 +121,53 @@ fn program_and_interpreter_agree() {
             }
         }
     }
+}
+
+/// What policies/README.md shows.
+const OWN_TEAM: &str = r#"decision := {"allow": true, "bindings": [binding.id]} if {
+	input.principal.tenant == "main"
+	some binding in input.bindings
+	binding.owner == "payments"
+	binding.mode == "agent"
+	binding.risk in {"low", "medium"}
+}"#;
+
+#[test]
+fn tenant_owner_risk_and_mode_decide() {
+    let policy = policy(OWN_TEAM).unwrap();
+    let binding = |id, owner, risk| Candidate { id, mode: Mode::Agent, owner, risk };
+    let good = binding("good", "payments", Some(Risk::Medium));
+    let own = principal(&[]);
+    let decide = |principal: &Principal, bindings: Option<&[Candidate<'_>]>| {
+        policy.decide(&Input { bindings, ..call(principal, "echo", json!({})) })
+    };
+    let verdict = decide(&own, Some(&[binding("other", "search", Some(Risk::Low)), good]));
+    assert_eq!((verdict.allow, verdict.bindings), (true, vec!["good".to_owned()]));
+    for refused in [
+        &[][..],
+        &[binding("high", "payments", Some(Risk::High))],
+        &[binding("unrated", "payments", None)],
+        &[binding("other", "search", Some(Risk::Low))],
+        &[Candidate { mode: Mode::User, ..good }],
+    ] {
+        assert!(!decide(&own, Some(refused)).allow, "{refused:?}");
+    }
+    assert!(!decide(&own, None).allow);
+    assert!(!decide(&Principal { tenant: "other".into(), ..own.clone() }, Some(&[good])).allow);
+}
+
+/// Too many bindings to show read as none that is known to be good.
+#[test]
+fn what_every_binding_must_be_is_not_so_where_they_are_not_shown() {
+    let policy = policy("decision := {\"allow\": true} if every binding in input.bindings { binding.risk == \"low\" }");
+    let policy = policy.unwrap();
+    let own = principal(&[]);
+    let allowed =
+        |bindings: Option<&[Candidate<'_>]>| policy.decide(&Input { bindings, ..call(&own, "echo", json!({})) }).allow;
+    let binding = |risk| Candidate { id: "b", mode: Mode::None, owner: "team", risk: Some(risk) };
+    assert!(allowed(Some(&[binding(Risk::Low)])));
+    assert!(!allowed(Some(&[binding(Risk::Low), binding(Risk::High)])));
+    assert!(!allowed(None));
 }
 
 #[test]

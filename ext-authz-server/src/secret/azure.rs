@@ -89,6 +89,11 @@ impl RemoteStore for Azure {
         read_reference(rest).map(drop)
     }
 
+    /// The identifiers of objects are compared without case (Azure, "keys, secrets and certificates overview").
+    fn folds_case(&self) -> bool {
+        true
+    }
+
     async fn read(&self, rest: &str) -> Result<Given, StoreError> {
         let setup = |cause: &str| StoreError::new(StoreErrorKind::Setup, &self.name, cause, "correct the reference");
         let (name, version) = read_reference(rest).map_err(setup)?;

@@ -13,6 +13,9 @@ pub enum SecretError {
         /// What is wrong with it.
         cause: &'static str,
     },
+    /// Two placeholders that nothing keeps apart.
+    #[error("not a secret reference (not shown, it may be a secret): {}", PlaceholderError::Touching)]
+    Touching,
     /// There is nothing there.
     #[error("secret `{reference}` is not set")]
     NotSet {

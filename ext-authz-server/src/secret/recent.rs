@@ -48,6 +48,13 @@ impl Recent {
         }
         entry.retired.iter().map(|(value, _)| value.clone()).collect()
     }
+
+    /// Drops replaced values whose time is over.
+    pub(super) fn sweep(&self) {
+        let now = Instant::now();
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.values_mut().for_each(|entry| entry.retired.retain(|(_, until)| now < *until));
+    }
 }
 
 #[cfg(test)]

@@ -215,6 +215,33 @@ fn a_policy_that_says_too_much_is_found() {
 }
 
 #[test]
+fn what_the_page_names_in_stores_its_policy_lets_keyward_read() {
+    let page = page();
+    let policies: Vec<Value> =
+        blocks(&page, "json policy=").iter().map(|(_, text)| serde_json::from_str(text).unwrap()).collect();
+    let statements: Vec<&Value> = policies.iter().flat_map(|policy| policy["Statement"].as_array().unwrap()).collect();
+    // AWS ends the ARN of a secret with a hyphen and six characters of its own; a parameter's name begins with a slash.
+    let stores = [
+        ("`sm://", "secretsmanager:GetSecretValue", "secretsmanager:eu-central-1:111122223333:secret:", "-a1B2c3"),
+        ("`ssm:///", "ssm:GetParameter", "ssm:eu-central-1:111122223333:parameter/", ""),
+    ];
+    for (scheme, action, before, after) in stores {
+        let reading = statements.iter().filter(|statement| texts(&statement["Action"]).contains(&action.to_owned()));
+        let readable: Vec<String> = reading.flat_map(|statement| texts(&statement["Resource"])).collect();
+        let names: Vec<&str> = page.split(scheme).skip(1).filter_map(|rest| rest.split(['`', '?']).next()).collect();
+        assert!(!names.is_empty() && !readable.is_empty(), "{scheme}");
+        for name in names {
+            let arn = format!("arn:aws:{before}{name}{after}");
+            let covers = |resource: &String| match resource.strip_suffix('*') {
+                Some(prefix) => arn.starts_with(prefix),
+                None => arn == *resource,
+            };
+            assert!(readable.iter().any(covers), "`{arn}` is none of {readable:?}");
+        }
+    }
+}
+
+#[test]
 fn the_configurations_on_the_page_load() {
     let page = page();
     let blocks = blocks(&page, "yaml");
@@ -261,6 +288,19 @@ fn what_must_not_stand_in_an_aws_credential_is_refused_with_its_place() {
         ("duration_secs: 3600", "duration_secs: 899", "source.session"),
         ("duration_secs: 3600", "duration_secs: 43201", "source.session"),
         ("source_identity: \"{user}\"", "source_identity: \"{who}\"", "source.session"),
+        ("{user}+{agent}", "{user}@{agent}", "; separate them with `+` or `,`"),
+        ("tenant: \"{tenant}\"", "tenant: \"{tenant}/{agent}\"", "; give each a tag of its own"),
+        (
+            "tenants:\n",
+            "role_arn: \"arn:aws:iam::111122223333:role/{tenant}-{agent}\"\n          tenants:\n",
+            "source.role_arn`: two placeholders have nothing between them that no value can hold, so two callers could be \
+             one; separate them with `/`",
+        ),
+        (
+            "keyward-agents\" }\n          external_id: { type: derived, key: { ref: \"file:///etc/keyward/external-id.key\" } }",
+            "keyward-agents\", external_id: { ref: \"file:///ids/{user}\" } }\n          external_id: { type: listed }",
+            "source.tenants.acme.external_id`: it is a caller's, not the tenant's",
+        ),
         ("tenants:\n", "sts: { endpoint: \"http://sts.example\" }\n          tenants:\n", "source.sts.endpoint"),
         ("tenants:\n", "role_arn: \"arn:aws:iam::{claim:account}:role/x\"\n          tenants:\n", "source.role_arn"),
         ("tenants:\n", "via: [{ role_arn: x }]\n          tenants:\n", "source.via[0].role_arn"),

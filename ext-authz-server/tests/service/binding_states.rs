@@ -1,22 +1,17 @@
 //! Bindings that people approve, activate, disable and revoke: the commands, and a server that follows them.
 
-use std::io::Write as _;
-use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
-use envoy_types::pb::envoy::service::auth::v3::authorization_client::AuthorizationClient;
-use keyward_server::check::Engine;
 use keyward_server::grants::{Grant, GrantKey};
-use keyward_server::run::Service;
 use keyward_server::secret::SecretBytes;
 use keyward_server::snapshot::Snapshots;
 use keyward_server::state::State;
 use serde_json::{Value, json};
-use tonic::transport::Channel;
 
 use super::fixture::Fixture;
-use super::scene::{Answer, Ask, call};
+use super::running::{keyward, serve};
+use super::scene::call;
 
 const ID: &str = "demo-api-key";
 
@@ -35,23 +30,6 @@ fn fixture(name: &str, approvals: usize) -> Fixture {
 /// Runs `keyward bindings …`: the exit code, and what it printed.
 fn bindings(fixture: &Fixture, arguments: &str) -> (i32, String) {
     keyward(fixture, &format!("bindings {arguments}"), "")
-}
-
-/// Runs `keyward …` with this on its standard input.
-fn keyward(fixture: &Fixture, arguments: &str, input: &str) -> (i32, String) {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_keyward"))
-        .args(arguments.split(' '))
-        .env("KEYWARD_CONFIG", fixture.configuration())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // A program that does not read it may have ended.
-    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
-    let output = child.wait_with_output().unwrap();
-    let text = [output.stdout, output.stderr].concat();
-    (output.status.code().unwrap(), String::from_utf8(text).unwrap().trim_end().to_owned())
 }
 
 fn card(fixture: &Fixture) -> Value {
@@ -158,55 +136,10 @@ fn without_a_lifecycle_there_is_no_step_and_without_a_database_no_lifecycle() {
     assert!(text.contains("`lifecycle.approvals`: `3` is not from 0 to 2"), "{text}");
 }
 
-struct Running {
-    fixture: Fixture,
-    snapshots: Arc<Snapshots>,
-    engine: Arc<Engine>,
-    client: AuthorizationClient<Channel>,
-}
-
-async fn serve(fixture: Fixture) -> Running {
-    let snapshots = Snapshots::load(&fixture.configuration()).unwrap_or_else(|error| panic!("{error}"));
-    let service = Service::prepare(snapshots.clone()).await.unwrap();
-    let addresses: Value = serde_json::from_str(&service.addresses()).unwrap();
-    let engine = service.engine();
-    tokio::spawn(service.run());
-    let grpc = format!("http://{}", addresses["grpc"].as_str().unwrap());
-    let channel = Channel::from_shared(grpc).unwrap().connect().await.unwrap();
-    Running { fixture, snapshots, engine, client: AuthorizationClient::new(channel) }
-}
-
-impl Running {
-    async fn reason(&mut self) -> String {
-        let ask = call("echo");
-        let mut headers = ask.headers.clone();
-        headers.push(("authorization", format!("Bearer {}", self.fixture.token(&json!({})))));
-        let message = Ask { headers, token: None, body: ask.body.clone(), ..ask }.message();
-        let answer = Answer(self.client.check(message).await.unwrap().into_inner());
-        if answer.code() == 0 {
-            return "allowed".into();
-        }
-        answer.denied().2["error"]["data"]["reason"].as_str().unwrap().to_owned()
-    }
-
-    /// Waits until calls end like this; how long that took.
-    async fn until(&mut self, expected: &str) -> Duration {
-        let began = Instant::now();
-        loop {
-            let reason = self.reason().await;
-            if reason == expected {
-                return began.elapsed();
-            }
-            assert!(began.elapsed() < Duration::from_secs(5), "{reason} instead of {expected}");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_follows_and_a_changed_definition_is_a_draft_again() {
     let mut running = serve(fixture("states-serve", 1)).await;
-    assert_eq!(running.reason().await, "binding_inactive");
+    assert_eq!(running.reason(&call("echo"), &json!({})).await, "binding_inactive");
     for (step, expected) in [
         ("approve", "binding_inactive"),
         ("activate", "allowed"),
@@ -234,14 +167,14 @@ async fn a_server_follows_and_a_changed_definition_is_a_draft_again() {
     for step in ["approve", "activate"] {
         assert_eq!(bindings(&running.fixture, &format!("{step} {ID}")).0, 0);
     }
-    assert_eq!(running.reason().await, "allowed", "the definition that serves is not touched");
+    assert_eq!(running.reason(&call("echo"), &json!({})).await, "allowed", "the definition that serves is not touched");
     tokio::time::sleep(Duration::from_millis(900)).await;
     running.snapshots.reload().unwrap();
     let revision = running.snapshots.current().revision.clone();
     while running.engine.plan().revision() != revision {
-        assert_eq!(running.reason().await, "allowed");
+        assert_eq!(running.reason(&call("echo"), &json!({})).await, "allowed");
     }
-    assert_eq!(running.reason().await, "allowed");
+    assert_eq!(running.reason(&call("echo"), &json!({})).await, "allowed");
     let audit = std::fs::read_to_string(running.fixture.directory.join("audit.jsonl")).unwrap();
     let in_force = audit.lines().filter(|line| line.contains("\"binding_change_in_force\"")).count();
     assert_eq!(in_force, 6, "{audit}");
@@ -390,18 +323,32 @@ async fn what_nobody_can_be_told_of_is_not_taken_back_and_the_command_says_so() 
     // What cannot be recorded is not done.
     let config = std::fs::read_to_string(fixture.configuration()).unwrap();
     fixture.write("keyward.yaml", &config.replace("file: audit.jsonl", "file: missing/audit.jsonl"));
-    let (code, text) = run(revoke);
-    assert_eq!(code, 1, "{text}");
-    assert!(state.grants.load(&key).await.unwrap().is_some(), "{text}");
+    for command in [revoke, "secrets put team/key", "secrets delete team/key", "keys rotate"] {
+        let (code, text) = run(command);
+        assert_eq!(code, 1, "{command}: {text}");
+    }
+    assert!(state.grants.load(&key).await.unwrap().is_some());
     fixture.write("keyward.yaml", &config);
+    assert!(run("secrets list").1.contains("keyward://team/key  version 1 "));
 
-    for command in ["secrets delete team/key", revoke] {
+    for command in ["secrets delete team/key", revoke, "keys rotate"] {
         let (code, text) = run(command);
         assert_eq!(code, 0, "{text}");
     }
+    assert_eq!(run("secrets delete team/key").0, 1);
     assert!(state.grants.load(&key).await.unwrap().is_none());
     let audit = std::fs::read_to_string(fixture.directory.join("audit.jsonl")).unwrap();
-    assert_eq!(audit.lines().filter(|line| line.contains("\"grant_revoked\"")).count(), 1, "{audit}");
+    let records: Vec<Value> = audit.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let details = |event: &str| -> Vec<&str> {
+        let own = records.iter().filter(|record| record["event"] == event);
+        own.map(|record| record["detail"].as_str().unwrap_or_default()).collect()
+    };
+    assert_eq!(details("grant_revoked").len(), 1, "{audit}");
+    // Everything that was done to what is kept, once, and never a value.
+    assert_eq!(details("secret_stored"), ["keyward://team/key: version 1"], "{audit}");
+    assert_eq!(details("secret_deleted"), ["keyward://team/key"], "{audit}");
+    assert_eq!(details("keys_rotated").len(), 1, "{audit}");
+    assert!(!audit.contains("a value of enough bytes"), "{audit}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -413,7 +360,7 @@ async fn a_history_that_cannot_be_read_at_the_start_denies_until_it_can() {
     let database = sqlx::AnyPool::connect(&url).await.unwrap();
     sqlx::query("ALTER TABLE binding_history RENAME TO away").execute(&database).await.unwrap();
     let mut running = serve(fixture).await;
-    assert_eq!(running.reason().await, "decision_unavailable");
+    assert_eq!(running.reason(&call("echo"), &json!({})).await, "decision_unavailable");
     assert!(running.engine.problems().iter().any(|problem| problem.contains("could not be read")));
     sqlx::query("ALTER TABLE away RENAME TO binding_history").execute(&database).await.unwrap();
     running.until("binding_inactive").await;

@@ -123,6 +123,57 @@ fn check_config_warns_of_bindings_that_cannot_serve_and_doctor_tells_them_as_wel
 }
 
 #[test]
+fn check_config_tells_programs_the_same() {
+    let fixture = Fixture::new("check-json");
+    let said = |arguments: &[&str], expected: i32| -> Vec<Value> {
+        let (code, out, err) = keyward(&fixture, &[&["check-config", "--json"][..], arguments].concat());
+        assert_eq!((code, err.as_str()), (Some(expected), ""), "{out}");
+        let said: Vec<Value> = serde_json::from_str(&out).unwrap_or_else(|error| panic!("{error}: {out}"));
+        for one in &said {
+            for member in ["severity", "file", "line", "column", "key", "message", "remedy"] {
+                assert!(one.get(member).is_some(), "{member}: {one}");
+            }
+        }
+        said
+    };
+    let file = fixture.configuration().display().to_string();
+    assert_eq!(said(&["--secrets"], 0), Vec::<Value>::new());
+
+    let good = std::fs::read_to_string(fixture.configuration()).unwrap();
+    fixture.write("keyward.yaml", &good.replace("jwks.json", "none.json").replace("policies", "none"));
+    let places: Vec<Value> = said(&[], 1)
+        .iter()
+        .map(|one| json!([one["severity"], one["file"], one["line"], one["column"], one["key"]]))
+        .collect();
+    assert_eq!(
+        places,
+        [
+            json!(["error", file, 11, 15, "identity.issuers[0].jwks.file"]),
+            json!(["error", file, 12, 11, "policy.directory"]),
+        ]
+    );
+    fixture.write("keyward.yaml", &good.replace("version: 1\n", "version: 1\nnonsense: 1\n"));
+    let [unknown]: [Value; 1] = said(&[], 1).try_into().unwrap();
+    assert_eq!((&unknown["key"], &unknown["message"]), (&json!("nonsense"), &json!("unknown key")));
+    assert_ne!(unknown["remedy"], "");
+
+    // A warning alone changes no exit code; with a problem beside it, both are said.
+    fixture.write("keyward.yaml", &good.replace("hosts: [\"upstream.internal:9000\"]", "hosts: [\"mcp.example\"]"));
+    let [warning]: [Value; 1] = said(&["--secrets"], 0).try_into().unwrap();
+    assert_eq!((&warning["severity"], &warning["key"]), (&json!("warning"), &json!("bindings[0].hosts")));
+    assert!(warning["message"].as_str().unwrap().starts_with("none is an upstream of `demo`"), "{warning}");
+    std::fs::remove_file(fixture.directory.join("audit.key")).unwrap();
+    let [warning, problem]: [Value; 2] = said(&["--secrets"], 1).try_into().unwrap();
+    assert_eq!((&warning["severity"], &problem["severity"]), (&json!("warning"), &json!("error")));
+    assert_eq!((&problem["key"], &problem["line"]), (&json!("audit.hmac_key"), &json!(15)));
+
+    std::fs::remove_file(fixture.configuration()).unwrap();
+    let [missing]: [Value; 1] = said(&[], 1).try_into().unwrap();
+    assert_eq!(json!([missing["line"], missing["column"], missing["key"]]), json!([0, 0, ""]));
+    assert_eq!(keyward(&fixture, &["check-config", "--json", "--nonsense"]).0, Some(2));
+}
+
+#[test]
 fn explain_names_stage_rule_and_binding_but_no_secret() {
     let fixture = Fixture::new("explain");
     let body = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","arguments":{"message":"m"}}}"#;

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use keyward_server::cli::schema_text;
-use keyward_server::config::{json_schema, parse, reference};
+use keyward_server::config::{Risk, json_schema, parse, reference};
 use serde_json::{Value, json};
 
 /// One line each, so that a case can replace one of them.
@@ -151,6 +151,24 @@ const BAD: &[(&str, &str, &str)] = &[
         "servers: [demo]\n    principals: { users: [\"*\"] }",
         "`bindings[0].principals.users[0]`: `*` is taken literally",
     ),
+    (
+        "servers: [demo]",
+        "servers: [demo]\n    tools: []",
+        "k.yaml:24:5: `bindings[0].tools`: the list is empty; name the",
+    ),
+    ("servers: [demo]", "servers: [demo]\n    tools:", "k.yaml:24:5: `bindings[0].tools`: the list is empty; name the"),
+    ("servers: [demo]", "servers: [demo]\n    tools: echo", "`bindings[0].tools`: expected a list, got a single value"),
+    (
+        "servers: [demo]",
+        "servers: [demo]\n    tools: [a, \"\"]",
+        "k.yaml:24:16: `bindings[0].tools[1]`: empty, longer than 256",
+    ),
+    ("servers: [demo]", "servers: [demo]\n    tools: [a, a]", "`bindings[0].tools[1]`: the entry occurs twice"),
+    (
+        "mode: service_account",
+        "mode: service_account\n    risk: grave",
+        "`bindings[0].risk`: `grave` is not one of the choices",
+    ),
     ("    hosts: [\"upstream.internal:9000\"]\n", "", "`bindings[0].hosts`: credentials without a host"),
     ("[\"upstream.internal:9000\"]", "[\"*.*\"]", "k.yaml:24:13: `bindings[0].hosts[0]`: `*.*` is not a host"),
     ("mode: service_account", "mode: none", "k.yaml:25:5: `bindings[0].credentials`: mode `none` has no credentials"),
@@ -201,6 +219,13 @@ const BAD: &[(&str, &str, &str)] = &[
          before `://` names no store",
     ),
     (
+        "env://DEMO_KEY",
+        "file://{tenant}-{user}",
+        "`bindings[0].credentials[0].secret.ref`: not a secret reference (not shown, it may be a secret): two \
+         placeholders have nothing between them that no value can hold, so two callers could be one; separate them with \
+         `/` or `.`",
+    ),
+    (
         "{ ref: \"env://DEMO_KEY\" }",
         "{ ref: \"env://DEMO_KEY\", value: x }",
         "`bindings[0].credentials[0].secret.value`: unknown key",
@@ -227,6 +252,26 @@ fn each_bad_file_names_line_and_key() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join(""));
+}
+
+#[test]
+fn tools_are_of_servers_that_call_them() {
+    let listed =
+        GOOD.replacen("servers: [demo]", "servers: [demo]\n    tools: [echo, \"get_*\", \"*\"]\n    risk: high", 1);
+    let binding = parse(Path::new("k.yaml"), &listed).unwrap().bindings.remove(0);
+    assert_eq!(binding.tools.unwrap(), ["echo", "get_*", "*"]);
+    assert_eq!(binding.risk, Some(Risk::High));
+    let binding = parse(Path::new("k.yaml"), GOOD).unwrap().bindings.remove(0);
+    assert_eq!((binding.tools, binding.risk), (None, None));
+    let error = parse(Path::new("k.yaml"), &listed.replacen("mode: mcp", "mode: http", 1)).unwrap_err().to_string();
+    assert!(
+        error.contains("k.yaml:23:15: `bindings[0].servers[0]`: `demo` speaks plain HTTP, which calls no"),
+        "{error}"
+    );
+    let many = (0..257).map(|index| format!("t{index}")).collect::<Vec<_>>().join(", ");
+    let many = GOOD.replacen("servers: [demo]", &format!("servers: [demo]\n    tools: [{many}]"), 1);
+    let error = parse(Path::new("k.yaml"), &many).unwrap_err().to_string();
+    assert!(error.contains("`bindings[0].tools`: more than 256 entries"), "{error}");
 }
 
 #[test]
@@ -343,6 +388,42 @@ fn the_schema_accepts_what_the_server_accepts() {
 }
 
 #[test]
+fn a_query_that_is_signed_is_not_changed_by_a_later_credential() {
+    let header = r#"{ type: header, name: x-api-key, template: "{secret}", secret: { ref: "env://DEMO_KEY" } }"#;
+    let hmac = |message: &str, place: &str| {
+        format!(r#"{{ type: hmac, message: "{message}", secret: {{ ref: "env://DEMO_KEY" }}, {place} }}"#)
+    };
+    let in_header = r#"headers: [{ name: x-one, template: "{signature}" }]"#;
+    let in_query = r#"query: [{ name: two, template: "{signature}" }]"#;
+    let aws = "{ type: aws, regions: [eu-west-1], services: [s3], source: { type: static, \
+               access_key_id: { ref: \"env://ID\" }, secret_access_key: { ref: \"env://KEY\" } } }";
+    let told = |first: &str, second: &str| {
+        let text = GOOD.replacen(header, &format!("{first}\n      - {second}"), 1);
+        parse(Path::new("k.yaml"), &text).err().map(|error| error.to_string()).unwrap_or_default()
+    };
+    let body = hmac("{timestamp}.{body}", r#"headers: [{ name: x-three, template: "{signature}" }]"#);
+    let query = hmac("{body}", in_query);
+    for message in ["{method} {query}", "{target}"] {
+        let signs = hmac(message, in_header);
+        let expected = "k.yaml:27:77: `bindings[0].credentials[1].query`: it changes the query, which `credentials[0]` has \
+                        signed by then; list what changes the query before what signs it";
+        assert_eq!(told(&signs, &query), expected);
+        // The other way about the first one's parameter is signed, and so is what is not in the query.
+        assert_eq!(told(&query, &signs), "");
+        assert_eq!(told(&signs, &body), "");
+        let spelt = told(&signs, aws);
+        assert!(
+            spelt.contains("`bindings[0].credentials[1]`: it changes the query, which `credentials[0]`"),
+            "{spelt}"
+        );
+        assert_eq!(told(aws, &signs), "");
+    }
+    assert_eq!(told(&body, &query), "");
+    let both = hmac("{target}", r#"query: [{ name: one, template: "{signature}" }]"#);
+    assert!(told(&both, &query).contains("`bindings[0].credentials[1].query`"));
+}
+
+#[test]
 fn a_client_certificate_is_the_services_and_has_one_name() {
     let header = r#"{ type: header, name: x-api-key, template: "{secret}", secret: { ref: "env://DEMO_KEY" } }"#;
     let with = |certificate: &str| {
@@ -377,4 +458,57 @@ fn a_client_certificate_is_the_services_and_has_one_name() {
     let unix = GOOD.replacen("grpc: \"127.0.0.1:9191\"", &format!("grpc: \"unix:/run/keyward.sock\", {tls}"), 1);
     let told = parse(Path::new("k.yaml"), &unix).err().map(|error| error.to_string()).unwrap_or_default();
     assert!(told.contains("`listen.tls`: a unix socket is served without TLS"), "{told}");
+}
+
+#[test]
+fn calls_that_share_connections_are_bound_to_one_certificate() {
+    let pair = r#"certificate: { ref: "file://bank.pem" }, key: { ref: "file://bank.key" }"#;
+    let certificate = format!("{{ type: client_certificate, name: bank, {pair} }}");
+    let header = r#"{ type: header, name: x-api-key, template: "{secret}", secret: { ref: "env://DEMO_KEY" } }"#;
+    let grpc = "grpc: \"127.0.0.1:9191\"";
+    let first = GOOD.replacen(header, &certificate, 1).replacen(grpc, "grpc: \"unix:/run/keyward.sock\"", 1);
+    // A binding beside the one that holds the certificate.
+    let told = |text: &str, beside: &str| {
+        let text = format!("{text}  - {{ id: beside, owner: team, {beside} }}\n");
+        parse(Path::new("k.yaml"), &text).err().map(|error| error.to_string()).unwrap_or_default()
+    };
+    let none = |server: &str| format!("mode: none, environment: test, servers: [{server}]");
+    let with = |credentials: &str| {
+        let at = "environment: test, servers: [demo], hosts: [upstream.internal]";
+        format!("mode: service_account, {at}, credentials: [{credentials}]")
+    };
+    let seen = told(&first, &none("demo"));
+    let expected = "`bindings[1].servers[0]`: calls to `demo` go over connections on which Envoy presents the client \
+                    certificate `bank` of binding `demo-key`, which this binding does not hold; give both bindings the same";
+    assert!(seen.contains(expected) && seen.lines().count() == 1, "{seen}");
+    assert!(told(&first, &with(header)).contains(expected));
+    assert_eq!(told(&first, &with(&format!("{header}, {certificate}"))), "");
+    assert_eq!(told(&first, &none("demo").replacen("test", "another", 1)), "", "never used here");
+    // Two certificates on one connection: each binding lacks one.
+    let seen = told(&first, &with(&certificate.replacen("bank", "broker", 1)));
+    assert!(seen.contains("`bindings[0].servers[0]`: calls to `demo`") && seen.contains(expected), "{seen}");
+
+    // The cluster of the first server entry, and what another one says of its upstream.
+    let own = "upstream_authority: upstream.internal:9000";
+    for (cluster, another, is_shared) in [
+        ("", "upstream_authority: elsewhere.internal", false),
+        ("", "upstream_authority: upstream.internal:9001", false),
+        ("", own, true),
+        ("", "upstream_authority: upstream.internal", true),
+        ("", "destinations: [{ host: upstream.internal }]", true),
+        ("", "destinations: [{ host: other.internal }, { host: \"*.internal\" }]", true),
+        ("", "destinations: [{ host: other.internal }]", false),
+        ("bank", own, true),
+        ("bank", "upstream_authority: upstream.internal:9000, cluster: public", false),
+        ("bank", "upstream_authority: elsewhere.internal, cluster: bank", true),
+        ("bank", "upstream_authority: elsewhere.internal", false),
+    ] {
+        let more = if another.contains("destinations") { "" } else { "destinations: [{ host: other.example }], " };
+        let entry = format!("  other: {{ mode: http, {more}{another} }}\nbindings:\n");
+        let text = first.replacen("bindings:\n", &entry, 1);
+        let named = if cluster.is_empty() { own.to_owned() } else { format!("{own}\n    cluster: {cluster}") };
+        let seen = told(&text.replacen(own, &named, 1), &none("other"));
+        assert_eq!(seen.contains("`bindings[1].servers[0]`: calls to `other` go over"), is_shared, "{another}: {seen}");
+        assert_eq!(seen.is_empty(), !is_shared, "{another}: {seen}");
+    }
 }

@@ -151,6 +151,33 @@ async fn where_there_is_no_request_to_answer_the_denial_is_plain() {
 }
 
 #[tokio::test]
+async fn a_plain_body_of_which_only_a_part_is_here_is_refused() {
+    let scene = Scene::start().await;
+    let ask = |method: &'static str, body: &str, header: Option<(&'static str, &str)>| {
+        let headers = header.into_iter().map(|(name, value)| (name, value.to_owned())).collect();
+        let (host, body) = ("plain.example", body.to_owned());
+        Ask { filter: false, server: None, host, method, headers, body, ..rpc(&json!({})) }
+    };
+    for (body, name, value) in [
+        ("the beginning", "x-envoy-auth-partial-body", "true"),
+        ("", "content-length", "400"),
+        ("", "transfer-encoding", "chunked"),
+    ] {
+        let (status, _, body) = scene.check(&ask("POST", body, Some((name, value)))).await.denied();
+        assert_eq!((status, &body["error"]["reason"]), (400, &json!("invalid_request")), "{name}: {body}");
+        assert_eq!(scene.last_decision()["stage"], "request", "{name}");
+    }
+    for (method, body, header) in [
+        ("GET", "", None),
+        ("DELETE", "", Some(("content-length", "0"))),
+        ("POST", "all of it", Some(("x-envoy-auth-partial-body", "false"))),
+        ("POST", "all of it", Some(("content-length", "9"))),
+    ] {
+        assert_eq!(scene.check(&ask(method, body, header)).await.code(), 0, "{method}: {header:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_missing_secret_denies_and_readiness_names_no_value() {
     let scene = Scene::start().await;
     scene.doors.secret_missing.store(true, Ordering::Release);
@@ -186,20 +213,25 @@ async fn one_decision_too_many_is_refused_as_overloaded() {
     assert_eq!(first.await.unwrap().into_inner().status.unwrap().code, 0);
 }
 
+async fn until(is_so: impl Fn() -> bool) {
+    let wait = async {
+        while !is_so() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(30), wait).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_full_audit_queue_denies() {
     let scene = Scene::with(64, 2, std::time::Duration::ZERO).await;
     // What is recorded of the start is written first.
     assert_eq!(scene.check(&call("echo")).await.code(), 0);
-    while scene.engine.audit().queued() > 0 {
-        tokio::task::yield_now().await;
-    }
+    until(|| scene.engine.audit().queued() == 0).await;
     scene.trail.shut.store(true, Ordering::Release);
     // One record is being written, two are in the queue.
     assert_eq!(scene.check(&call("echo")).await.code(), 0);
-    while !scene.trail.waits.load(Ordering::Acquire) {
-        tokio::task::yield_now().await;
-    }
+    until(|| scene.trail.waits.load(Ordering::Acquire)).await;
     for _ in 0..2 {
         assert_eq!(scene.check(&call("echo")).await.code(), 0);
     }
@@ -212,8 +244,6 @@ async fn a_full_audit_queue_denies() {
     assert_eq!(status, 503);
     assert!(page.contains("the audit queue is full"), "{page}");
     scene.trail.shut.store(false, Ordering::Release);
-    while scene.engine.audit().is_full() {
-        tokio::task::yield_now().await;
-    }
+    until(|| !scene.engine.audit().is_full()).await;
     assert_eq!(scene.check(&call("echo")).await.code(), 0);
 }

@@ -72,6 +72,11 @@ fn what_cannot_work_is_refused() {
         ("scopes: [a]", "resource: orders", "not an absolute URI"),
         ("scopes: [a]", "provider: x", "the grant `client_credentials` has no `provider`"),
         ("scopes: [a]", "subject: { from: caller }", "the grant `client_credentials` has no `subject`"),
+        (
+            "scopes: [a]",
+            r#"scopes: [a], assertion: { issuer: i, subject: "{tenant}-{user}", key: { ref: "env://K" } }"#,
+            "assertion.subject`: two placeholders have nothing between them",
+        ),
         ("scopes: [a]", "scopes: [a], header: x-token, query: token", "the token has two places"),
         ("scopes: [a]", "scopes: [a], template: Bearer", "exactly one `{token}`"),
         ("scopes: [a]", "scopes: [a], dpop: true, query: token", "a bound token goes into `authorization`"),
@@ -100,6 +105,24 @@ fn what_cannot_work_is_refused() {
         assert!(problems.contains(message), "{from} -> {to}: {problems}");
         assert!(!problems.contains("canary"), "{problems}");
     }
+}
+
+#[test]
+fn a_public_client_with_a_refresh_token_has_no_key_for_each_access_token() {
+    let client = r#"client: { id: c, secret: { ref: "env://S" } }"#;
+    let public = "client: { id: c, authentication: none }";
+    let grant = GOOD.replacen("client_credentials", "refresh_token", 1);
+    for source in [r#"refresh_token: { ref: "env://T" }"#, "provider: example"] {
+        let bound = grant.replacen("scopes: [a]", &format!("scopes: [a], {source}, dpop: true"), 1);
+        assert_eq!(problems(&bound), "", "a client that proves itself may use any key");
+        let told = problems(&bound.replacen(client, public, 1));
+        assert!(told.contains("`bindings[0].credentials[0].dpop`: the refresh token of a public client"), "{told}");
+        assert!(told.contains("; give the client an `authentication`, or remove `dpop`"), "{told}");
+        assert_eq!(problems(&bound.replacen(client, public, 1).replacen(", dpop: true", "", 1)), "");
+    }
+    // Nothing outlives the token of such a client at another grant.
+    let own = GOOD.replacen("scopes: [a]", "scopes: [a], dpop: true", 1).replacen(client, public, 1);
+    assert_eq!(problems(&own), "");
 }
 
 #[test]

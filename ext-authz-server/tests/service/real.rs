@@ -1,52 +1,17 @@
 //! The whole of it: a real configuration, real tokens, real Rego, over real gRPC.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use envoy_types::pb::envoy::service::auth::v3::authorization_client::AuthorizationClient;
-use keyward_server::check::Engine;
-use keyward_server::run::Service;
-use keyward_server::snapshot::Snapshots;
 use serde_json::{Value, json};
 use tonic::transport::Channel;
 
 use super::fixture::{Fixture, SECRET};
-use super::scene::{Answer, Ask, call};
-
-struct Running {
-    fixture: Fixture,
-    snapshots: Arc<Snapshots>,
-    engine: Arc<Engine>,
-    client: AuthorizationClient<Channel>,
-}
+use super::running::{Running, serve};
+use super::scene::{Answer, call};
 
 async fn start(name: &str) -> Running {
-    let fixture = Fixture::new(name);
-    let snapshots = Snapshots::load(&fixture.configuration()).unwrap_or_else(|error| panic!("{error}"));
-    let service = Service::prepare(snapshots.clone()).await.unwrap();
-    let addresses: Value = serde_json::from_str(&service.addresses()).unwrap();
-    let engine = service.engine();
-    tokio::spawn(service.run());
-    let grpc = format!("http://{}", addresses["grpc"].as_str().unwrap());
-    let channel = Channel::from_shared(grpc).unwrap().connect().await.unwrap();
-    Running { fixture, snapshots, engine, client: AuthorizationClient::new(channel) }
-}
-
-impl Running {
-    async fn check(&mut self, ask: &Ask, claims: &Value) -> Answer {
-        let mut ask_headers = ask.headers.clone();
-        ask_headers.push(("authorization", format!("Bearer {}", self.fixture.token(claims))));
-        let message = Ask { headers: ask_headers, token: None, body: ask.body.clone(), ..*ask }.message();
-        Answer(self.client.check(message).await.unwrap().into_inner())
-    }
-
-    async fn reason(&mut self, ask: &Ask, claims: &Value) -> String {
-        let answer = self.check(ask, claims).await;
-        if answer.code() == 0 {
-            return "allowed".into();
-        }
-        answer.denied().2["error"]["data"]["reason"].as_str().unwrap().to_owned()
-    }
+    serve(Fixture::new(name)).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -27,7 +27,7 @@ async fn a_chained_role_lasts_an_hour_at_most() {
     moto.forget().await.unwrap();
     let scene = scene::Scene { moto, stack, gateway };
     let answer = scene.send(who_am_i()).await;
-    assert!(answer.text().contains(":assumed-role/target/alice<"), "{}", answer.text());
+    assert!(answer.text().contains(":assumed-role/target/alice+demo-agent<"), "{}", answer.text());
     let asked = scene.moto.asked("AssumeRole").await.unwrap();
     let roles: Vec<_> =
         asked.iter().map(|form| form["RoleArn"].as_str().unwrap().rsplit('/').next().unwrap()).collect();
@@ -59,7 +59,7 @@ async fn a_token_of_another_issuer_gets_a_role() {
         "type": "web_identity",
         "role_arn": format!("arn:aws:iam::{ACCOUNT}:role/agents-{{tenant}}"),
         "token": {"ref": "file://secrets/token"},
-        "session": {"name": "{user}-{agent}", "duration_secs": 7200},
+        "session": {"name": "{user}+{agent}", "duration_secs": 7200},
         "sts": {"endpoint": format!("http://{}", sts.address)},
     });
     // Both roles of the chain are taken by the same upstream, which does not enforce here either.
@@ -72,7 +72,7 @@ async fn a_token_of_another_issuer_gets_a_role() {
     let asked = sts.asked("AssumeRoleWithWebIdentity").await.unwrap();
     assert_eq!(asked.len(), 1);
     assert_eq!(asked[0]["WebIdentityToken"], "projected-token-1");
-    assert_eq!(asked[0]["RoleSessionName"], "alice-demo-agent");
+    assert_eq!(asked[0]["RoleSessionName"], "alice+demo-agent");
     assert_eq!(asked[0]["DurationSeconds"], "7200");
     assert!(asked[0].get("ExternalId").is_none());
     // The call proves itself by the token alone.

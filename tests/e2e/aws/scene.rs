@@ -102,6 +102,16 @@ pub(super) fn builder(name: &str, moto: &Moto, gateway: &AccessKey, source: &Val
         })
 }
 
+/// Lets agents reach another host, and the binding's credential go there; for what it is signed stays as it is.
+pub(super) fn reach(config: &mut Value, host: &str) {
+    let destination = json!({"host": host, "path": "/"});
+    for (list, entry) in [("/servers/aws/destinations", destination), ("/bindings/1/hosts", json!(host))] {
+        if let Some(list) = config.pointer_mut(list).and_then(Value::as_array_mut) {
+            list.push(entry);
+        }
+    }
+}
+
 /// Moto with the gateway's user and a role for [`TENANT`], everything that the tests read, and nothing enforced yet.
 pub(super) async fn prepared(name: &str) -> (Moto, AccessKey) {
     let folder = files::run_folder(&format!("{name}-moto")).unwrap();

@@ -8,7 +8,7 @@ use super::scene::{self, TENANT, who_am_i};
 async fn person_agent_and_tenant_are_in_the_session() {
     let scene = scene::start("aws-session", |source| {
         source["session"] = json!({
-            "name": "{user}@{agent}",
+            "name": "{user}+{agent}",
             "source_identity": "{user}",
             "tags": {"Tenant": "{tenant}", "Agent": "{agent}", "Environment": "{environment}", "Request": "{request}"},
             "transitive_tags": ["Tenant"],
@@ -20,10 +20,10 @@ async fn person_agent_and_tenant_are_in_the_session() {
     })
     .await;
     let answer = scene.send_as(who_am_i(), "al*ce", TENANT).await;
-    assert!(answer.text().contains(":assumed-role/agents-acme/al=2Ace@demo-agent<"), "{}", answer.text());
+    assert!(answer.text().contains(":assumed-role/agents-acme/al=2Ace+demo-agent<"), "{}", answer.text());
     let record = scene.stack.server.audit_record(|record| record["decision"] == "allow").await.unwrap();
     let asked = scene.moto.asked("AssumeRole").await.unwrap().pop().unwrap();
-    assert_eq!(asked["RoleSessionName"], "al=2Ace@demo-agent");
+    assert_eq!(asked["RoleSessionName"], "al=2Ace+demo-agent");
     assert_eq!(asked["SourceIdentity"], "al=2Ace");
     assert_eq!(asked["DurationSeconds"], "1800");
     assert_eq!(asked["TransitiveTagKeys.member.1"], "Tenant");
@@ -66,11 +66,11 @@ async fn two_people_never_share_keys_and_one_person_shares_them_with_himself() {
     let scene = scene::start("aws-shared", |_| {}).await;
     for subject in ["alice", "bob", "alice", "bob"] {
         let answer = scene.send_as(who_am_i(), subject, TENANT).await;
-        assert!(answer.text().contains(&format!("/agents-acme/{subject}<")), "{}", answer.text());
+        assert!(answer.text().contains(&format!("/agents-acme/{subject}+demo-agent<")), "{}", answer.text());
     }
     let asked = scene.moto.asked("AssumeRole").await.unwrap();
     let names: Vec<_> = asked.iter().map(|form| form["RoleSessionName"].as_str().unwrap()).collect();
-    assert_eq!(names, ["alice", "bob"]);
+    assert_eq!(names, ["alice+demo-agent", "bob+demo-agent"], "the default names person and agent");
     let mut keys: Vec<String> = scene.received("sts").await.iter().map(scope).collect();
     keys.sort();
     keys.dedup();

@@ -21,7 +21,7 @@ async fn every_service_accepts_what_keyward_signs() {
     for protocol in [Protocol::Http1, Protocol::Http2] {
         let answer = scene.send(who_am_i().protocol(protocol)).await;
         assert_eq!(answer.status, 200, "{}", answer.text());
-        assert!(answer.text().contains(":assumed-role/agents-acme/alice<"), "{}", answer.text());
+        assert!(answer.text().contains(":assumed-role/agents-acme/alice+demo-agent<"), "{}", answer.text());
 
         let get = json!({"SecretId": "db"});
         let answer = scene.send(json_call("secretsmanager", "secretsmanager.GetSecretValue", &get)).await;
@@ -82,6 +82,88 @@ async fn objects_with_odd_keys_and_queries_are_written_read_and_listed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_path_of_an_api_is_encoded_once_more_under_its_signature() {
+    let (moto, gateway) = scene::prepared("aws-api").await;
+    let api = format!("abc123.{}", scene::host("execute-api"));
+    let builder = scene::builder("aws-api", &moto, &gateway, &scene::role_source(&moto)).config(|config| {
+        scene::reach(config, &api);
+        config["bindings"][1]["credentials"][0]["services"] = json!(["s3", "execute-api"]);
+    });
+    let stack = builder.start().await.unwrap();
+    moto.enforce().await.unwrap();
+    let scene = scene::Scene { moto, stack, gateway };
+    for target in [
+        "/a%20b",
+        "/prod/@connections/JBDvjfGEIAMCERw%3D",
+        "/caf%C3%A9/100%25?x=a%20b&y",
+        "/a(1)+b=c,d@e!$*:",
+        "/plain",
+    ] {
+        scene.moto.forget().await.unwrap();
+        let mut call = Request::new(Method::POST, target).authority(&api);
+        call.body = RequestBody::Whole(Bytes::from_static(b"a body to be signed"));
+        let answer = scene.send(call).await;
+        assert_eq!((answer.status.as_u16(), answer.text().as_str()), (200, "verified"), "{target}");
+        let all = scene.moto.received().await.unwrap();
+        let sent = all.iter().find(|request| request["headers"]["host"] == api.as_str()).unwrap();
+        assert_eq!((&sent["target"], &sent["body"]), (&json!(target), &json!("a body to be signed")));
+        let signed = sent["headers"]["authorization"].as_str().unwrap();
+        assert!(signed.contains("/eu-central-1/execute-api/aws4_request, SignedHeaders=host;x-amz-date;"), "{signed}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_service_or_region_than_those_allowed_is_denied_and_nothing_leaves() {
+    let cases = [
+        ("sqs.eu-central-1.amazonaws.com", "is of the service `sqs`, which is not allowed"),
+        ("s3.eu-west-1.amazonaws.com", "is of the region `eu-west-1`, which is not allowed"),
+        ("store.internal", "does not say which service it is of"),
+    ];
+    let (moto, gateway) = scene::prepared("aws-not-allowed").await;
+    let builder = scene::builder("aws-not-allowed", &moto, &gateway, &scene::role_source(&moto));
+    let builder = builder.config(|config| cases.iter().for_each(|(host, _)| scene::reach(config, host)));
+    let stack = builder.start().await.unwrap();
+    moto.enforce().await.unwrap();
+    moto.forget().await.unwrap();
+    let scene = scene::Scene { moto, stack, gateway };
+    for (host, problem) in cases {
+        let answer = scene.send(Request::new(Method::GET, "/documents").authority(host)).await;
+        let cause = scene.denied(&answer).await;
+        assert!(cause.contains(problem), "{host}: {cause}");
+        assert!(!answer.text().contains(problem), "{}", answer.text());
+        let all = scene.moto.received().await.unwrap();
+        assert!(all.iter().all(|request| request["headers"]["host"] != host), "{host} was called");
+    }
+    let answer = scene.send(request(Method::GET, "s3", "/documents")).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unsigned_body_says_so_in_a_header_that_aws_verifies() {
+    let (moto, gateway) = scene::prepared("aws-unsigned").await;
+    let builder = scene::builder("aws-unsigned", &moto, &gateway, &scene::role_source(&moto)).config(|config| {
+        let credential = &mut config["bindings"][1]["credentials"][0];
+        credential["services"] = json!(["s3"]);
+        credential["payload"] = json!("unsigned");
+    });
+    let stack = builder.start().await.unwrap();
+    moto.enforce().await.unwrap();
+    moto.forget().await.unwrap();
+    let scene = scene::Scene { moto, stack, gateway };
+    let answer = scene.send(put("/documents/a%20b", "nobody digests this")).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let answer = scene.send(request(Method::GET, "s3", "/documents/a%20b")).await;
+    assert_eq!((answer.status.as_u16(), answer.text().as_str()), (200, "nobody digests this"));
+    let received = scene.received("s3").await;
+    assert_eq!(received.len(), 2);
+    for sent in received {
+        assert_eq!(sent["headers"]["x-amz-content-sha256"], "UNSIGNED-PAYLOAD", "{sent}");
+        let signed = sent["headers"]["authorization"].as_str().unwrap();
+        assert!(signed.contains("host;x-amz-content-sha256;x-amz-date;"), "{signed}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_an_agent_sends_as_a_signature_is_replaced() {
     let scene = scene::start("aws-replaced", |_| {}).await;
     let forged = "AWS4-HMAC-SHA256 Credential=AKIAFORGED/20260101/eu-central-1/sts/aws4_request, SignedHeaders=host, Signature=f0";
@@ -91,7 +173,7 @@ async fn what_an_agent_sends_as_a_signature_is_replaced() {
         .header("x-amz-content-sha256", "UNSIGNED-PAYLOAD")
         .header("x-authorization", forged);
     let answer = scene.send(request).await;
-    assert!(answer.text().contains("assumed-role/agents-acme/alice<"), "{}", answer.text());
+    assert!(answer.text().contains("assumed-role/agents-acme/alice+demo-agent<"), "{}", answer.text());
     let query = "X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=AKIAFORGED%2F20260101&X-Amz-Date=20200101T000000Z\
                  &X-Amz-Expires=9&X-Amz-SignedHeaders=host&X-Amz-Security-Token=forged&X-Amz-Signature=f0";
     let target = format!("/documents?list-type=2&{query}&prefix=a");

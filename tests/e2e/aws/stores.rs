@@ -20,7 +20,7 @@ fn builder(name: &str, moto: &Moto, gateway: &AccessKey, secret: Value) -> Build
         .secret("database-password-1")
         .envoy(|envoy| envoy.plugin.push(("timeout_ms".to_owned(), json!(5000))))
         .config(|config| {
-            let caching = json!({"refresh_secs": 1, "max_stale_secs": 2});
+            let caching = json!({"refresh_secs": 1, "max_stale_secs": 3});
             config["stores"] = json!({
                 "sm": {"type": "aws_secrets_manager", "region": REGION, "endpoint": endpoint, "caching": caching},
                 "ssm": {"type": "aws_ssm", "region": REGION, "endpoint": endpoint, "caching": caching},

@@ -26,7 +26,11 @@ async fn each_tenant_is_served_by_its_own_role_under_its_own_external_id() {
     let scene = start("aws-tenants").await;
     for tenant in ["acme", "big", "acme"] {
         let answer = scene.send_as(who_am_i(), "alice", tenant).await;
-        assert!(answer.text().contains(&format!(":assumed-role/agents-{tenant}/alice<")), "{}", answer.text());
+        assert!(
+            answer.text().contains(&format!(":assumed-role/agents-{tenant}/alice+demo-agent<")),
+            "{}",
+            answer.text()
+        );
     }
     let asked = scene.moto.asked("AssumeRole").await.unwrap();
     let roles: Vec<_> = asked.iter().map(role_of).collect();
@@ -107,5 +111,5 @@ async fn listed_external_ids_are_the_tenant_s_alone() {
     let answer = scene.send_as(who_am_i(), "bob", "nobody").await;
     assert!(scene.denied(&answer).await.contains("has no role"));
     let answer = scene.send_as(who_am_i(), "bob", "big").await;
-    assert!(answer.text().contains(":assumed-role/agents-big/bob<"), "{}", answer.text());
+    assert!(answer.text().contains(":assumed-role/agents-big/bob+demo-agent<"), "{}", answer.text());
 }

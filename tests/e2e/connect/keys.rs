@@ -2,11 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use keyward_contract::reason::Reason;
+use keyward_tests::agent;
 use keyward_tests::browser::Browser;
 use keyward_tests::server::Server;
 use serde_json::{Value, json};
 
-use super::World;
+use super::{World, address};
 use crate::expect;
 
 fn with_keys(config: &mut Value) {
@@ -59,6 +61,46 @@ async fn a_person_enters_a_key_that_only_their_own_agent_uses() {
     for bytes in [bytes, wal] {
         assert!(!bytes.windows(key.len()).any(|window| window == key.as_bytes()), "the key lies in the database");
     }
+}
+
+/// Alice enters the upstream's key at this address, for so many days.
+async fn enter(world: &World, url: &str, days: &str) {
+    let mut browser = Browser::new();
+    let question = world.log_in(&mut browser, url, "alice").await;
+    let fields = [("decision", "connect"), ("key", world.stack.secret.as_str()), ("days", days)];
+    let page = browser.submit(&question, &fields, None).await.unwrap();
+    assert_eq!(page.title(), "Connected", "{}", page.body);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_has_ended_serves_no_more_and_is_asked_for_again() {
+    let world = World::start("connect-key-ends", json!({}), with_keys).await;
+    let token = world.token("alice").await;
+    enter(&world, &world.invited(&token).await, "1").await;
+    let answer = world.call(&token, json!({})).await;
+    assert_eq!(expect::allowed(&world.stack, &answer).await, "hello");
+    let list = || {
+        let config = world.stack.folder.join("keyward.yaml").display().to_string();
+        let listed = Server::run(&["grants", "list", "--config", &config], world.stack.variables()).unwrap();
+        assert!(listed.status.success(), "{listed:?}");
+        String::from_utf8(listed.stdout).unwrap()
+    };
+    assert!(list().contains("tickets"), "{}", list());
+
+    // A day later, as the database knows it.
+    world.stack.change_database("UPDATE grants SET expires_ms = expires_ms - 86400000").unwrap();
+    world.stack.upstream.reset().await.unwrap();
+    let body = world.call(&token, json!({})).await.json().unwrap();
+    assert_eq!(body["result"]["resultType"], "input_required", "{body}");
+    let plain = agent::tool_call(1, "echo", json!({"message": "hello"})).bearer(&token);
+    let answer = world.stack.send_bare(plain).await.unwrap();
+    expect::denied(&world.stack, &answer, Reason::ConsentRequired, 1).await;
+    assert!(!list().contains("tickets"), "{}", list());
+
+    // Entered anew it serves again.
+    enter(&world, &address(&body), "7").await;
+    let answer = world.call(&token, json!({})).await;
+    assert_eq!(expect::allowed(&world.stack, &answer).await, "hello");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -29,15 +29,6 @@ fn says(text: &str, check: &str, parts: &[&str]) {
     assert!(line.is_some_and(|line| parts.iter().all(|part| line.contains(part))), "{check} {parts:?}\n{text}");
 }
 
-/// Changes the database as somebody else would.
-fn tamper(stack: &Stack, statement: &str) {
-    let program =
-        "import sqlite3, sys\nc = sqlite3.connect(sys.argv[1], timeout=10)\nc.execute(sys.argv[2])\nc.commit()";
-    let file = stack.folder.join("keyward.db");
-    let done = std::process::Command::new("python3").args(["-c", program]).arg(file).arg(statement).status().unwrap();
-    assert!(done.success(), "{statement}");
-}
-
 async fn stack(name: &str, provider: Option<&AuthorizationServer>) -> Stack {
     let issuer = provider.map(|provider| provider.issuer.clone());
     let builder = Stack::builder(name).variable("ENCRYPTION_KEY", KEY).variable("CLIENT_SECRET", CLIENT_SECRET).config(
@@ -77,19 +68,19 @@ async fn a_database_is_opened_as_it_is_and_each_way_in_which_it_fails_has_its_re
     let (_, text) = doctor(&stack, &[("ENCRYPTION_KEY", "too short")]);
     says(&text, "FAIL  database:", &["encryption_keys[0]", "set it where `keyward serve` runs"]);
 
-    tamper(&stack, "UPDATE binding_history SET id = 'moved'");
+    stack.change_database("UPDATE binding_history SET id = 'moved'").unwrap();
     let (code, text) = doctor(&stack, &[]);
     assert_eq!(code, Some(1), "{text}");
     says(&text, "FAIL  lifecycle of bindings:", &["`moved`", "restore the table `binding_history`"]);
     says(&text, "skip  binding `demo-api-key`, lifecycle:", &["where it stands is not known"]);
-    tamper(&stack, "UPDATE binding_history SET id = 'demo-api-key'");
+    stack.change_database("UPDATE binding_history SET id = 'demo-api-key'").unwrap();
 
-    tamper(&stack, "UPDATE _sqlx_migrations SET version = version + 100");
+    stack.change_database("UPDATE _sqlx_migrations SET version = version + 100").unwrap();
     let (code, text) = doctor(&stack, &[]);
     assert_eq!(code, Some(1), "{text}");
     says(&text, "FAIL  database:", &["its tables are of version 10", "run the newest `keyward`"]);
-    tamper(&stack, "UPDATE _sqlx_migrations SET version = version - 100");
-    tamper(&stack, "DELETE FROM _sqlx_migrations WHERE version > 1");
+    stack.change_database("UPDATE _sqlx_migrations SET version = version - 100").unwrap();
+    stack.change_database("DELETE FROM _sqlx_migrations WHERE version > 1").unwrap();
     let (code, text) = doctor(&stack, &[]);
     assert_eq!(code, Some(0), "{text}");
     says(&text, "pass  database:", &["its tables are of version 1;", "when it starts"]);
@@ -126,14 +117,14 @@ async fn a_provider_is_reached_and_knows_the_client_and_its_grants_are_counted()
 
     let into =
         "INSERT INTO grants (tenant, principal, provider, version, key_id, sealed, changed_ms, expires_ms) VALUES";
-    tamper(&stack, &format!("{into} ('t', 'ended', 'calendar', 1, 'none', 'none', 0, 1)"));
+    stack.change_database(&format!("{into} ('t', 'ended', 'calendar', 1, 'none', 'none', 0, 1)")).unwrap();
     let (_, text) = doctor(&stack, &[]);
     says(&text, "pass  grants of `calendar`:", &["0 in use, 1 ended"]);
-    tamper(&stack, &format!("{into} ('t', 'broken', 'calendar', 1, 'none', 'none', 0, NULL)"));
+    stack.change_database(&format!("{into} ('t', 'broken', 'calendar', 1, 'none', 'none', 0, NULL)")).unwrap();
     let (code, text) = doctor(&stack, &[]);
     assert_eq!(code, Some(1), "{text}");
     says(&text, "FAIL  grants of `calendar`:", &["cannot be opened", "check `database.encryption_keys`"]);
-    tamper(&stack, "DELETE FROM grants");
+    stack.change_database("DELETE FROM grants").unwrap();
 
     let (code, text) = doctor(&stack, &[("CLIENT_SECRET", "canary-of-somebody-else")]);
     assert_eq!(code, Some(1), "{text}");

@@ -8,7 +8,8 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use http::Method;
 use keyward_contract::reason::Reason;
 use keyward_tests::client::{Request, RequestBody};
-use keyward_tests::stack::{Stack, UPSTREAM_AUTHORITY};
+use keyward_tests::envoy::Authorizer;
+use keyward_tests::stack::{Builder, Stack, UPSTREAM_AUTHORITY};
 use serde_json::json;
 
 use crate::{expect, scripted};
@@ -20,6 +21,11 @@ decision := {"allow": true, "rule": "all", "explanation": "a test"}
 
 /// The demo upstream with its secret, and another server that must never see it.
 async fn start(name: &str) -> (Stack, Arc<AtomicU64>) {
+    let (builder, count) = builder(name).await;
+    (builder.start().await.unwrap(), count)
+}
+
+async fn builder(name: &str) -> (Builder, Arc<AtomicU64>) {
     let count = Arc::new(AtomicU64::new(0));
     let counter = Arc::clone(&count);
     let address = scripted::start(move |_| {
@@ -28,7 +34,7 @@ async fn start(name: &str) -> (Stack, Arc<AtomicU64>) {
     })
     .await;
     let builder = scripted::route(Stack::builder(name).policy(POLICY), address, "http");
-    let stack = builder
+    let builder = builder
         .config(|config| {
             config["bindings"][0]["servers"] = json!(["demo"]);
             config["bindings"][0]["hosts"] = json!([UPSTREAM_AUTHORITY]);
@@ -41,11 +47,8 @@ async fn start(name: &str) -> (Stack, Arc<AtomicU64>) {
                 bindings.push(other);
             }
         })
-        .file("secrets/other", "the-other-secret-value")
-        .start()
-        .await
-        .unwrap();
-    (stack, count)
+        .file("secrets/other", "the-other-secret-value");
+    (builder, count)
 }
 
 fn percent(text: &str) -> String {
@@ -133,4 +136,52 @@ async fn a_secret_of_the_other_server_does_not_leave_in_an_argument() {
     }
     let answer = stack.call_tool("echo", json!({"message": "the-other-secret-value"})).await.unwrap();
     expect::denied(&stack, &answer, Reason::SecretInRequest, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_in_which_nothing_can_be_found_does_not_leave() {
+    let (stack, count) = start("leaks-brokered-encoded").await;
+    let post = |coding: &str, body: &'static [u8]| {
+        let mut request = Request::new(Method::POST, scripted::PATH).header("content-encoding", coding);
+        request.body = RequestBody::Whole(body.into());
+        request
+    };
+    for coding in ["gzip", "br", "deflate", "zstd", "identity, gzip"] {
+        let answer = stack.send(post(coding, b"\x1f\x8b\x08 whatever it holds")).await.unwrap();
+        expect::plainly_denied(&stack, &answer, Reason::InvalidRequest).await;
+    }
+    assert_eq!(count.load(Ordering::Acquire), 0, "the other upstream received a request");
+    assert_eq!(stack.send(post("identity", b"plain")).await.unwrap().text(), "done");
+    assert_eq!(stack.send(post("gzip", b"")).await.unwrap().text(), "done");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_of_which_only_a_part_came_does_not_leave() {
+    // Stock ext_authz, told to send no body, or the beginning of a long one only.
+    for (name, limit) in [("leaks-brokered-none", None), ("leaks-brokered-part", Some(64))] {
+        let mut filter = json!({"name": "envoy.filters.http.ext_authz", "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthz",
+            "transport_api_version": "V3", "failure_mode_allow": false,
+            "grpc_service": {"envoy_grpc": {"cluster_name": "keyward"}, "timeout": "5s"},
+        }});
+        if let Some(limit) = limit {
+            filter["typed_config"]["with_request_body"] =
+                json!({"max_request_bytes": limit, "allow_partial_message": true, "pack_as_bytes": true});
+        }
+        let (builder, count) = builder(name).await;
+        let stack = builder
+            .envoy(|envoy| envoy.authorizer = Authorizer::Filters(vec![filter]))
+            // This filter names no cluster.
+            .config(|config| config["servers"]["scripted"]["cluster"].take().as_str().map(drop).unwrap())
+            .start()
+            .await
+            .unwrap();
+        let mut long = Request::new(Method::POST, scripted::PATH).header("content-type", "text/plain");
+        long.body = RequestBody::Whole(format!("{}{}", "x".repeat(500), stack.secret).into());
+        let answer = stack.send(long).await.unwrap();
+        expect::plainly_denied(&stack, &answer, Reason::InvalidRequest).await;
+        assert_eq!(count.load(Ordering::Acquire), 0, "the other upstream received a request");
+        let get = Request::new(Method::GET, &format!("{}?page=2", scripted::PATH));
+        assert_eq!(stack.send(get).await.unwrap().text(), "done");
+    }
 }

@@ -1,5 +1,7 @@
 //! What looks like a credential that nobody told Keyward of: blocked, masked or noted, in arguments and in answers.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use keyward_contract::reason::Reason;
 use keyward_tests::stack::Stack;
 use serde_json::{Value, json};
@@ -56,6 +58,28 @@ async fn an_argument_is_blocked_masked_or_noted_by_rule() {
         let answer = stack.call_tool("echo", json!({"message": text})).await.unwrap();
         assert_eq!(expect::allowed(&stack, &answer).await, text);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_argument_s_mirror_in_a_header_is_looked_at_and_never_masked() {
+    let guard = json!({"arguments": "block", "rules": {"github_token": "mask", "npm_token": "log"}});
+    let stack = with_arguments("leaks-mirrors", guard).await;
+    let call = |message: &str, mirror: &str| {
+        let call = keyward_tests::agent::tool_call(1, "echo", json!({"message": message}));
+        call.header("mcp-param-message", mirror)
+    };
+    let encoded = format!("=?base64?{}?=", STANDARD.encode(format!("key: {}", stripe())));
+    // Only in the header, as it is and encoded; and where the body's would be masked.
+    for (message, mirror) in [("x", stripe()), ("x", encoded), ("x", github()), (github().as_str(), github())] {
+        stack.upstream.reset().await.unwrap();
+        let answer = stack.send(call(message, &mirror)).await.unwrap();
+        let decision = expect::denied(&stack, &answer, Reason::SecretInRequest, 1).await;
+        let record = stack.server.decision(&decision).await.unwrap();
+        assert!(!record.to_string().contains(&stripe()) && !record.to_string().contains(&github()), "{record}");
+    }
+    stack.upstream.reset().await.unwrap();
+    let answer = stack.send(call("ordinary", "ordinary")).await.unwrap();
+    assert_eq!(expect::allowed(&stack, &answer).await, "ordinary");
 }
 
 /// An upstream that answers with a credential, in two pieces and with text around it.

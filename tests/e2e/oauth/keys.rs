@@ -1,8 +1,11 @@
-//! Key pairs made on the spot: the private half as PEM, the public one as JWK.
+//! Key pairs made on the spot: the private half as PEM, the public one as JWK; and what the latter verifies.
 
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
 use aws_lc_rs::rsa;
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair};
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair, RSA_PKCS1_2048_8192_SHA256,
+    RsaPublicKeyComponents,
+};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
@@ -32,6 +35,17 @@ pub(super) fn pair(algorithm: &str) -> (String, Value) {
             (pem(AsDer::<Pkcs8V1Der<'_>>::as_der(&pair).unwrap().as_ref()), jwk)
         }
     }
+}
+
+/// Header and claims of a JWT that the private half of this JWK signed as RS256; `None` for any other.
+pub(super) fn verified(jwk: &Value, token: &str) -> Option<(Value, Value)> {
+    let decode = |text: &str| URL_SAFE_NO_PAD.decode(text).ok();
+    let json = |text: &str| -> Option<Value> { serde_json::from_slice(&decode(text)?).ok() };
+    let key = RsaPublicKeyComponents { n: decode(jwk["n"].as_str()?)?, e: decode(jwk["e"].as_str()?)? };
+    let (signed, signature) = token.rsplit_once('.')?;
+    key.verify(&RSA_PKCS1_2048_8192_SHA256, signed.as_bytes(), &decode(signature)?).ok()?;
+    let (header, claims) = signed.split_once('.')?;
+    Some((json(header)?, json(claims)?))
 }
 
 fn pem(der: &[u8]) -> String {

@@ -1,6 +1,9 @@
 //! Proof of the gateway: verified with the keys that Keyward publishes, over what the upstream received.
 
-use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
+use std::collections::BTreeSet;
+
+use aws_lc_rs::hkdf::{HKDF_SHA256, Salt};
+use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use keyward_tests::client;
@@ -9,6 +12,21 @@ use serde_json::{Value, json};
 
 use super::{body_of, post, upstream};
 use crate::scripted;
+
+const FIRST_SEED: &str = "the first seed, of thirty-two bytes or more";
+const SECOND_SEED: &str = "the second seed, of thirty-two bytes or more";
+/// How long a key is used, by default.
+const ROTATION_SECS: u64 = 604_800;
+
+/// The public key of who signs with this seed in this period (HKDF, RFC 5869), worked out apart from the server: a set of the
+/// right size with the wrong periods in it must be found.
+fn signer(seed: &str, period: u64) -> String {
+    let secret = Salt::new(HKDF_SHA256, b"keyward gateway proof, version 1").extract(seed.as_bytes());
+    let (info, mut derived) = (period.to_be_bytes(), [0; 32]);
+    secret.expand(&[info.as_slice()], HKDF_SHA256).unwrap().fill(&mut derived).unwrap();
+    let pair = Ed25519KeyPair::from_seed_unchecked(&derived).unwrap();
+    URL_SAFE_NO_PAD.encode(pair.public_key().as_ref())
+}
 
 /// The published keys.
 async fn keys(stack: &Stack) -> Vec<Value> {
@@ -37,16 +55,16 @@ async fn a_proof_says_for_whom_and_with_which_body() {
     let seeds = json!([{"ref": "file://secrets/seed-one"}, {"ref": "file://secrets/seed-two"}]);
     let credential = json!({"type": "gateway_proof", "issuer": "https://keyward.example", "seeds": seeds});
     let (builder, received) = upstream("signing-proof", json!([credential])).await;
-    let mut stack = builder
-        .file("secrets/seed-one", "the first seed, of thirty-two bytes or more")
-        .file("secrets/seed-two", "the second seed, of thirty-two bytes or more")
-        .start()
-        .await
-        .unwrap();
+    let mut stack =
+        builder.file("secrets/seed-one", FIRST_SEED).file("secrets/seed-two", SECOND_SEED).start().await.unwrap();
     let published = keys(&stack).await;
-    // Three periods of each seed, so that no upstream meets an unknown key.
-    assert_eq!(published.len(), 6);
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    // Of each seed the key in use, the one before and the one after: whoever signed or will sign a period away is known.
+    let period = now / ROTATION_SECS;
+    let signers = [FIRST_SEED, SECOND_SEED].map(|seed| [period - 1, period, period + 1].map(|at| signer(seed, at)));
+    let known: BTreeSet<&str> = published.iter().map(|key| key["x"].as_str().unwrap()).collect();
+    assert_eq!(known, signers.iter().flatten().map(String::as_str).collect());
+    assert_eq!(published.len(), 6);
     let send = async |stack: &Stack| {
         let request = post("/pay?a=1", "text/plain", "a body").header("x-gateway-proof", "forged");
         assert_eq!(stack.send(request).await.unwrap().text(), "done");
@@ -56,6 +74,8 @@ async fn a_proof_says_for_whom_and_with_which_body() {
     };
     let (first, second) = (send(&stack).await, send(&stack).await);
     let (header, claims) = verified(&first, &published);
+    let used = published.iter().find(|key| key["kid"] == header["kid"]).unwrap();
+    assert_eq!(used["x"], signer(FIRST_SEED, period), "another period's key signs");
     assert_eq!((&header["alg"], &header["typ"]), (&json!("EdDSA"), &json!("keyward-proof+jwt")));
     assert_eq!(claims["iss"], "https://keyward.example");
     assert_eq!(claims["aud"], format!("http://{}", scripted::AUTHORITY));

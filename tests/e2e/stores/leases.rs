@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use keyward_tests::stack::Stack;
+use keyward_tests::issuer::{Issuer, Token};
+use keyward_tests::server::Server;
+use keyward_tests::stack::{Builder, Stack};
 use keyward_tests::stores::{Kind, Store};
 use serde_json::{Value, json};
 
-use super::{builder, caching, call, echo, received, store_says, written_nowhere};
+use super::{builder, caching, call, echo, received, service_account, store_says, written_nowhere};
 
 const TOKEN: &str = "canary-lease-token-5b07";
 
@@ -32,6 +34,11 @@ async fn vault(test: &str, ttl: u64, max_ttl: u64) -> Store {
 /// A stack that sends the pair as HTTP Basic, beside the key that the upstream demands.
 async fn stack(test: &str, store: &Store) -> Stack {
     let auth = json!({"type": "token", "token": {"ref": "env://VAULT_TOKEN"}});
+    logged_in(test, store, auth).variable("VAULT_TOKEN", TOKEN).start().await.unwrap()
+}
+
+/// The same with this way to log in.
+fn logged_in(test: &str, store: &Store, auth: Value) -> Builder {
     let stores = json!({"vault": {"type": "vault", "address": store.url(), "caching": caching(), "auth": auth}});
     let lease = |key: &str| json!({"ref": "vault://database/creds/app?dynamic", "json_key": key});
     let basic = json!({"type": "basic", "username_secret": lease("username"), "secret": lease("password")});
@@ -42,7 +49,7 @@ async fn stack(test: &str, store: &Store) -> Stack {
             credentials.push(basic);
         }
     });
-    stack.variable("VAULT_TOKEN", TOKEN).variable("KEYWARD_LOG", "debug").start().await.unwrap()
+    stack.variable("KEYWARD_LOG", "debug")
 }
 
 /// The pair that the upstream received.
@@ -105,6 +112,49 @@ async fn a_pair_that_cannot_live_longer_is_replaced_without_a_failed_call() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn at_the_end_a_login_of_its_own_is_given_back_and_takes_its_leases_along() {
+    const SECRET_ID: &str = "canary-secret-id-of-leases-0c41";
+    let issuer = Issuer::new().unwrap();
+    let ways = [
+        (
+            "approle",
+            json!({"type": "approle", "role_id": "role-keyward", "secret_id": {"ref": "env://VAULT_SECRET_ID"}}),
+        ),
+        ("kubernetes", json!({"type": "kubernetes", "role": "keyward", "jwt": {"ref": "file://account.jwt"}})),
+        ("jwt", json!({"type": "jwt", "role": "keyward", "jwt": {"ref": "file://workload.jwt"}})),
+    ];
+    for (kind, auth) in ways {
+        let test = format!("stores-leases-{kind}");
+        let store = vault(&test, 600, 3600).await;
+        // Leases can be read, and not be given back one by one: only the end of the login ends them.
+        let rules = json!({"database/creds/app": ["read"]});
+        store.tell("policy", json!({"name": "reader", "rules": rules})).await.unwrap();
+        store.tell("login_mount", json!({"path": kind, "kind": kind, "jwks": issuer.jwks()})).await.unwrap();
+        let role = json!({"mount": kind, "role": "keyward", "policies": ["reader"], "role_id": "role-keyward",
+            "audience": "vault", "bound_audiences": ["vault"], "bound_subject": "keyward",
+            "bound_service_account_names": ["keyward"], "bound_service_account_namespaces": ["gateways"]});
+        store.tell("login_role", role).await.unwrap();
+        store.tell("secret_id", json!({"mount": kind, "role": "keyward", "secret_id": SECRET_ID})).await.unwrap();
+        let mut stack = logged_in(&test, &store, auth)
+            .variable("VAULT_SECRET_ID", SECRET_ID)
+            .file("account.jwt", service_account(&issuer, "gateways", "keyward", "vault"))
+            .file("workload.jwt", issuer.sign(&Token::new("keyward", &[]).claim("aud", "vault")).unwrap())
+            .start()
+            .await
+            .unwrap();
+        let first = pair(&stack).await;
+        assert!(is_live(&store, &first).await, "{kind}");
+        written_nowhere(&stack, &[&first.1, SECRET_ID]).await;
+        stack.server.process.stop(Duration::from_secs(15));
+        assert!(!is_live(&store, &first).await, "{kind}: {}", stack.server.process.log());
+        let requests = store.requests().await.unwrap();
+        let given_back = requests.iter().filter(|line| line.starts_with("POST /v1/auth/token/revoke-self")).count();
+        assert_eq!(given_back, 1, "{kind}: {requests:#?}");
+        assert!(!requests.iter().any(|line| line.contains("sys/leases/revoke")), "{kind}: {requests:#?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn unbinding_gives_the_lease_back() {
     let store = vault("stores-leases-unbound", 600, 3600).await;
     let mut stack = stack("stores-leases-unbound", &store).await;
@@ -121,6 +171,34 @@ async fn unbinding_gives_the_lease_back() {
     let answer = stack.send(echo()).await.unwrap();
     assert!(answer.result().is_ok(), "{}", answer.text());
     assert!(received(&stack, "authorization").await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_that_look_give_back_what_they_were_lent() {
+    let store = vault("stores-leases-looking", 600, 3600).await;
+    let stack = stack("stores-leases-looking", &store).await;
+    let params = json!({"name": "echo", "arguments": {"message": "hello"}});
+    let call = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params});
+    stack.change_file("call.json", call.to_string()).unwrap();
+    stack.change_file("token", &stack.token).unwrap();
+    let file = |name: &str| stack.folder.join(name).display().to_string();
+    let (config, request, token) = (file("keyward.yaml"), file("call.json"), file("token"));
+    let commands: [&[&str]; 5] = [
+        &["check-config", "--secrets"],
+        &["bindings", "list"],
+        &["bindings", "show", "demo-api-key"],
+        &["bindings", "export"],
+        &["explain", "--server", "demo", "--token-file", &token, "--request", &request, "--source", "127.0.0.1"],
+    ];
+    for (number, command) in commands.iter().enumerate() {
+        let output = Server::run(&[*command, &["--config", &config]].concat(), stack.variables()).unwrap();
+        let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        assert!(output.status.success() && !said.contains("NOT SET"), "{command:?}: {said}");
+        // Each had to take one, to see that it can be had; none is left.
+        let leases = all(&store.tell("leases", json!({})).await.unwrap());
+        assert_eq!(leases.len(), number + 1, "{command:?}: {leases:#?}");
+        assert!(leases.iter().all(|lease| lease["revoked"] == true), "{command:?}: {leases:#?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

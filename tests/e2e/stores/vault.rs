@@ -1,16 +1,24 @@
 //! Vault: each way to log in, KV version 2, namespaces, paths of a caller's own.
 
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
+use keyward_tests::client::Request;
 use keyward_tests::issuer::{Issuer, Token};
 use keyward_tests::stack::ROLE;
 use keyward_tests::stores::{self, Kind, Store};
 use serde_json::{Value, json};
 
-use super::{builder, caching, call, call_until, denied, echo, received, service_account, store_says, written_nowhere};
+use super::{
+    builder, caching, call, call_until, denied, echo, received, service_account, store_says, until_denied_because,
+    written_nowhere,
+};
+use crate::{leak, scripted};
 
 const SECRET_ID: &str = "canary-secret-id-77d0b1";
 const ROOT: &str = "canary-root-token-19c3e2";
+const BEFORE: &str = "canary-value-before";
+const AFTER: &str = "canary-value-after";
 
 /// A Vault with the engine `kv`, a policy for `team/`, and each login method with the role `keyward`.
 async fn vault(test: &str, issuer: &Issuer, token_secs: u64) -> Store {
@@ -175,14 +183,42 @@ async fn a_new_value_reaches_the_upstream_without_a_failed_call() {
     let store = vault("stores-vault-rotation", &issuer, 3600).await;
     let put =
         |value: &'static str| store.tell("put", json!({"mount": "kv", "path": "team/jira", "data": {"key": value}}));
-    put("canary-value-before").await.unwrap();
+    put(BEFORE).await.unwrap();
+    // An upstream that takes these keys and nothing else.
+    let taken = Arc::new(Mutex::new(vec![BEFORE]));
+    let own = Arc::clone(&taken);
+    let address = scripted::start(move |request| {
+        let key = scripted::header(request, "x-key");
+        let is_taken = own.lock().unwrap().contains(&key);
+        let body = json!({"jsonrpc": "2.0", "id": 1, "result": {"resultType": "complete", "refused": !is_taken}});
+        let status = if is_taken { "200 OK" } else { "401 Unauthorized" };
+        scripted::response(status, "content-type: application/json\r\n", body.to_string().as_bytes())
+    })
+    .await;
     let secret = json!({"ref": "vault://kv/team/jira", "json_key": "key"});
     let stack = builder("stores-vault-rotation", json!({"vault": approle(&store)}), &[("x-key", secret)]);
+    let stack = scripted::route(stack.policy(leak::POLICY), address, "http");
     let stack = stack.variable("VAULT_SECRET_ID", SECRET_ID).start().await.unwrap();
-    assert_eq!(call(&stack, "x-key").await, "canary-value-before");
-    put("canary-value-after").await.unwrap();
-    call_until(&stack, "x-key", "canary-value-after", Duration::from_secs(4)).await;
-    written_nowhere(&stack, &["canary-value-before", "canary-value-after"]).await;
+    let call = async || stack.send(Request::post(scripted::PATH, &json!({}))).await.unwrap();
+    let calls_for = async |time: Duration| {
+        let started = Instant::now();
+        while started.elapsed() < time {
+            let answer = call().await;
+            assert_eq!(answer.status, 200, "{}\n{}", answer.text(), stack.server.process.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    calls_for(Duration::from_millis(300)).await;
+    // The upstream takes both for longer than the store is looked at anew, then only the new one.
+    taken.lock().unwrap().push(AFTER);
+    put(AFTER).await.unwrap();
+    calls_for(Duration::from_secs(4)).await;
+    *taken.lock().unwrap() = vec![AFTER];
+    calls_for(Duration::from_secs(1)).await;
+    // The upstream can say no: without the new key it would have.
+    *taken.lock().unwrap() = vec![BEFORE];
+    assert_eq!(call().await.status, 401);
+    written_nowhere(&stack, &[BEFORE, AFTER]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -262,17 +298,35 @@ async fn a_callers_path_cannot_leave_its_folder() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deleted_version_is_no_secret() {
+async fn a_version_that_is_deleted_destroyed_or_was_never_there_is_no_secret() {
     let issuer = Issuer::new().unwrap();
     let store = vault("stores-vault-deleted", &issuer, 3600).await;
-    store
-        .tell("put", json!({"mount": "kv", "path": "team/jira", "data": {"key": "canary-value-by-vault"}}))
-        .await
-        .unwrap();
-    let secret = json!({"ref": "vault://kv/team/jira?version=7", "json_key": "key"});
-    let stack = builder("stores-vault-deleted", json!({"vault": approle(&store)}), &[("x-key", secret)]);
+    store.tell("policy", json!({"name": "operator", "rules": {"kv/*": ["update"]}})).await.unwrap();
+    store.tell("token", json!({"policies": ["operator"], "token": ROOT})).await.unwrap();
+    for _ in 0..3 {
+        let put = json!({"mount": "kv", "path": "team/jira", "data": {"key": "canary-value-by-vault"}});
+        store.tell("put", put).await.unwrap();
+    }
+    let (ended, never) = ("this version was deleted or destroyed", "there is nothing");
+    for (version, end, cause) in [(1, Some("delete"), ended), (2, Some("destroy"), ended), (7, None, never)] {
+        let secret = json!({"ref": format!("vault://kv/team/jira?version={version}"), "json_key": "key"});
+        let test = format!("stores-vault-deleted-{version}");
+        let stack = builder(&test, json!({"vault": approle(&store)}), &[("x-key", secret)]);
+        let stack = stack.variable("VAULT_SECRET_ID", SECRET_ID).start().await.unwrap();
+        if let Some(end) = end {
+            // It was there, and was used; then its owner ends it.
+            assert_eq!(call(&stack, "x-key").await, "canary-value-by-vault");
+            let path = format!("/v1/kv/{end}/team/jira");
+            let request = Request::post(&path, &json!({"versions": [version]})).header("x-vault-token", ROOT);
+            assert_eq!(request.send(store.address).await.unwrap().status, 204, "{end}");
+        }
+        until_denied_because(&stack, cause).await;
+        written_nowhere(&stack, &["canary-value-by-vault"]).await;
+    }
+    // The newest one is left.
+    let secret = json!({"ref": "vault://kv/team/jira", "json_key": "key"});
+    let stack = builder("stores-vault-deleted-left", json!({"vault": approle(&store)}), &[("x-key", secret)]);
     let stack = stack.variable("VAULT_SECRET_ID", SECRET_ID).start().await.unwrap();
-    let cause = denied(&stack, echo().bearer(&stack.token)).await;
-    assert!(cause.contains("there is nothing"), "{cause}");
-    store_says(&store, "logins", |logins| logins.as_array().filter(|all| all.len() == 1).map(drop)).await;
+    assert_eq!(call(&stack, "x-key").await, "canary-value-by-vault");
+    store_says(&store, "logins", |logins| logins.as_array().filter(|all| all.len() == 4).map(drop)).await;
 }

@@ -215,9 +215,6 @@ impl Options {
         }
         self.change_routes(part(host, "/routes")?)?;
         self.change_filters(part(manager, "/http_filters")?)?;
-        if let Some(egress) = &self.egress {
-            egress.change_filters(part(manager, "/http_filters")?)?;
-        }
         merge(manager, &self.connection_manager);
         Ok(())
     }

@@ -15,13 +15,8 @@ pub struct Egress {
     pub resolver: SocketAddr,
     /// Addresses inside that may be reached all the same.
     pub inside: Vec<IpAddr>,
-    /// Whether the address is checked before the request goes to the cluster.
-    pub checks_request: bool,
-    /// Whether the address is checked again when the connection's address is chosen; Envoy 1.40.
-    pub checks_connection: bool,
 }
 
-const RULES: &str = "/typed_config/rules/policies";
 const OPTIONS: &str = "/typed_extension_protocol_options/envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
 // === impl Egress ===
@@ -30,42 +25,21 @@ impl Egress {
     /// Asks this resolver.
     #[must_use]
     pub fn new(resolver: SocketAddr) -> Egress {
-        Egress { resolver, inside: Vec::new(), checks_request: true, checks_connection: true }
-    }
-
-    pub(super) fn change_filters(&self, filters: &mut Value) -> Result<()> {
-        self.change_cache(part(filters, "/1/typed_config/dns_cache_config")?)?;
-        self.allow_inside(part(filters, &format!("/2{RULES}"))?);
-        if !self.checks_request
-            && let Some(filters) = filters.as_array_mut()
-        {
-            filters.remove(2);
-        }
-        Ok(())
+        Egress { resolver, inside: Vec::new() }
     }
 
     pub(super) fn change_cluster(&self, cluster: &mut Value) -> Result<()> {
-        self.change_cache(part(cluster, "/cluster_type/typed_config/dns_cache_config")?)?;
+        let resolver = part(cluster, "/typed_dns_resolver_config/typed_config")?;
+        set(resolver, "resolvers", json!([socket_address(self.resolver)]));
+        set(cluster, "dns_refresh_rate", json!("1s"));
         set(cluster, "transport_socket", Value::Null);
+        set(part(cluster, "/cluster_type/typed_config")?, "allow_insecure_cluster_options", json!(true));
         let options = part(cluster, OPTIONS)?;
         // Neither has a meaning without TLS.
         set(options, "upstream_http_protocol_options", Value::Null);
         set(options, "auto_config", Value::Null);
         set(options, "explicit_http_config", json!({"http_protocol_options": {}}));
-        set(part(cluster, "/cluster_type/typed_config")?, "allow_insecure_cluster_options", json!(true));
-        if self.checks_connection {
-            self.allow_inside(part(cluster, &format!("{OPTIONS}/http_filters/0{RULES}"))?);
-        } else {
-            set(part(cluster, OPTIONS)?, "http_filters", Value::Null);
-        }
-        Ok(())
-    }
-
-    fn change_cache(&self, cache: &mut Value) -> Result<()> {
-        set(cache, "dns_min_refresh_rate", json!("1s"));
-        set(cache, "dns_refresh_rate", json!("1s"));
-        let resolver = part(cache, "/typed_dns_resolver_config/typed_config")?;
-        set(resolver, "resolvers", json!([socket_address(self.resolver)]));
+        self.allow_inside(part(options, "/http_filters/0/typed_config/rules/policies")?);
         Ok(())
     }
 

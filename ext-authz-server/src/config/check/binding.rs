@@ -1,10 +1,13 @@
 //! What must not stand in the `bindings` section.
 
 use super::{Checker, HOST_REMEDY, names};
-use crate::config::{Binding, BindingMode, Credential, Probe, SecretSource};
+use crate::binding::MAX_TOOL_BYTES;
+use crate::caller::TOUCHING_REMEDY;
+use crate::config::{Binding, BindingMode, Credential, Probe, SecretSource, ServerMode};
 use crate::credential::{SlotName, kinds};
 use crate::outbound;
 use crate::perimeter::authority::HostPattern;
+use crate::secret::SecretError;
 use keyward_contract::check::STRIPPED_HEADERS;
 
 // === impl Checker ===
@@ -34,6 +37,9 @@ impl Checker<'_> {
                 self.add(format!("{servers}[{index}]"), message, "name an entry of `servers`");
             }
         }
+        if let Some(tools) = &binding.tools {
+            self.tools(key, tools, &binding.servers);
+        }
         let principals = &binding.principals;
         for (name, list) in [("users", &principals.users), ("agents", &principals.agents), ("roles", &principals.roles)]
         {
@@ -50,11 +56,30 @@ impl Checker<'_> {
         self.hosts(key, binding);
         self.contents(key, binding);
         self.slots(key, &binding.credentials);
+        self.signatures(key, &binding.credentials);
         if let Some(days) = binding.max_age_days {
             self.range(format!("{key}.max_age_days"), days, 1..=3650);
         }
         if let Some(probe) = &binding.probe {
             self.probe(&format!("{key}.probe"), binding, probe);
+        }
+    }
+
+    fn tools(&mut self, key: &str, tools: &[String], servers: &[String]) {
+        let list = format!("{key}.tools");
+        self.not_empty(&list, tools, 256, "name the tools, or leave `tools` out for every one");
+        self.distinct(&list, tools);
+        for (index, tool) in tools.iter().enumerate() {
+            if !(1..=MAX_TOOL_BYTES).contains(&tool.len()) || tool.chars().any(char::is_control) {
+                let message = format!("empty, longer than {MAX_TOOL_BYTES} bytes or with control characters");
+                self.add(format!("{list}[{index}]"), message, "write the name of a tool, or a part of it and `*`");
+            }
+        }
+        for (index, name) in servers.iter().enumerate() {
+            if self.config.servers.get(name).is_some_and(|server| server.mode == ServerMode::Http) {
+                let message = format!("`{name}` speaks plain HTTP, which calls no tools: it is never served");
+                self.add(format!("{key}.servers[{index}]"), message, "take the server out, or leave `tools` out");
+            }
         }
     }
 
@@ -175,6 +200,28 @@ impl Checker<'_> {
         }
     }
 
+    /// Signatures over a query that a later credential changes. They are made in the order of the list.
+    fn signatures(&mut self, key: &str, credentials: &[Credential]) {
+        let signs = |credential: &Credential| match credential {
+            Credential::Hmac(own) => own.signs_query(),
+            Credential::Aws(_) => true,
+            _ => false,
+        };
+        for (index, later) in credentials.iter().enumerate() {
+            let field = match later {
+                Credential::Hmac(own) if !own.query.is_empty() => ".query",
+                // It gives the query another spelling.
+                Credential::Aws(_) => "",
+                _ => continue,
+            };
+            if let Some(earlier) = credentials.iter().take(index).position(signs) {
+                let message = format!("it changes the query, which `credentials[{earlier}]` has signed by then");
+                let remedy = "list what changes the query before what signs it";
+                self.add(format!("{key}.credentials[{index}]{field}"), message, remedy);
+            }
+        }
+    }
+
     pub(crate) fn template(&mut self, key: &str, template: &str) {
         if template.matches("{secret}").count() != 1 {
             // Not shown: the secret itself may stand where `{secret}` should.
@@ -188,11 +235,11 @@ impl Checker<'_> {
 
     pub(crate) fn secret(&mut self, key: &str, source: &SecretSource) {
         if let Err(error) = self.secrets.check(source) {
-            self.add(
-                format!("{key}.ref"),
-                error.to_string(),
-                "write `env://NAME`, `file:///absolute/path` or `STORE://…` with a name of `stores`",
-            );
+            let remedy = match error {
+                SecretError::Touching => TOUCHING_REMEDY,
+                _ => "write `env://NAME`, `file:///absolute/path` or `STORE://…` with a name of `stores`",
+            };
+            self.add(format!("{key}.ref"), error.to_string(), remedy);
         }
         if source.json_key.as_deref() == Some("") {
             self.add(

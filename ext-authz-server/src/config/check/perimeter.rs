@@ -91,7 +91,7 @@ impl Checker<'_> {
 }
 
 /// The hosts that an entry's upstream can have, each with its key.
-fn leads_to(key: &str, server: &Server) -> Vec<(String, HostPattern)> {
+pub(super) fn leads_to(key: &str, server: &Server) -> Vec<(String, HostPattern)> {
     if let Some(authority) = &server.upstream_authority {
         let pattern = HostPattern::parse(authority, None).ok();
         return pattern.into_iter().map(|pattern| (format!("{key}.upstream_authority"), pattern)).collect();

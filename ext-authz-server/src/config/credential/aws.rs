@@ -103,7 +103,7 @@ pub struct AwsRole {
 pub struct AwsTenant {
     /// Its role.
     pub role_arn: String,
-    /// Its external id, where `external_id` is `listed`: 16 to 1224 characters, and no other tenant's.
+    /// Its external id, where `external_id` is `listed`: 16 to 1224 characters. Tenants with one and the same are denied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "SecretSource")]
     pub external_id: Option<SecretSource>,
@@ -178,14 +178,18 @@ pub struct AwsWebIdentity {
 }
 
 /// What a session is called and may do. In every text stand `{tenant}`, `{environment}`, `{server}`, `{user}`, `{agent}`,
-/// `{issuer}`, `{subject}` (user or agent), `{claim:NAME}` and `{request}` (the decision's id) for the caller's own. What IAM does not take denies.
+/// `{issuer}`, `{subject}` (user or agent), `{claim:NAME}` and `{request}` (the decision's id) for the caller's own. Two
+/// of them have something between them that no value holds: `+` or `,` in names, `/` in policies; a tag holds one. What
+/// IAM does not take denies.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AwsSession {
-    /// The session's name, which CloudTrail shows, 2 to 64 characters, default `{subject}`. Characters that IAM does not take there
-    /// become `=` and two hexadecimal digits.
-    #[serde(default = "default_session_name")]
-    pub name: String,
+    /// The session's name, which CloudTrail shows, 2 to 64 characters, default `{user}+{agent}`; `{user}` for a person
+    /// without an agent, `+{agent}` for an agent that acts for itself. In values all but letters, digits and `_.@-` becomes
+    /// `=` and two hexadecimal digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub name: Option<String>,
     /// The source identity, which stays through further roles, 2 to 64 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
@@ -227,7 +231,7 @@ pub struct AwsEndpoint {
 impl Default for AwsSession {
     fn default() -> AwsSession {
         AwsSession {
-            name: default_session_name(),
+            name: None,
             source_identity: None,
             tags: BTreeMap::new(),
             transitive_tags: Vec::new(),
@@ -240,10 +244,6 @@ impl Default for AwsSession {
 
 fn default_presigned_secs() -> u64 {
     60
-}
-
-fn default_session_name() -> String {
-    "{subject}".into()
 }
 
 fn default_duration_secs() -> u32 {

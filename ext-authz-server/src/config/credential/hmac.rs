@@ -123,6 +123,16 @@ pub enum QueryOrder {
     Sorted,
 }
 
+// === impl HmacCredential ===
+
+impl HmacCredential {
+    /// Whether the query is among what is signed.
+    pub(crate) fn signs_query(&self) -> bool {
+        Template::parse(&self.message)
+            .is_ok_and(|message| message.holds(&Variable::Query) || message.holds(&Variable::Target))
+    }
+}
+
 impl Kind for HmacCredential {
     fn secrets(&self) -> Vec<(&'static str, &SecretSource)> {
         vec![("secret", &self.secret)]

@@ -122,3 +122,6 @@ fn verdict(code: &str, message: &str) -> Verdict {
 fn shortened(text: &str) -> String {
     text.chars().map(|char| if char.is_control() { ' ' } else { char }).take(MAX_MESSAGE).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! Keys that STS hands out for one session of a role, for one tenant and one caller.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use aws_credential_types::Credentials;
 use aws_sdk_sts::operation::assume_role::builders::AssumeRoleFluentBuilder;
@@ -11,11 +12,12 @@ use super::external_id;
 use super::failure::{self, Asked};
 use super::identity::{Access, text};
 use super::session::{MAX_CHAINED_SECS, Session, SessionError, SessionTemplate};
-use super::template::{Template, TemplateError, for_arn};
+use super::template::{Place, Template, TemplateError};
 use crate::caller::Caller;
 use crate::config::{AwsExternalId, AwsHop, AwsIdentity, AwsRole, AwsTenant, AwsWebIdentity, SecretSource};
 use crate::credential::Material;
-use crate::freshness::MintError;
+use crate::freshness::{MintError, MintErrorKind};
+use crate::identity::Principal;
 use crate::secret::Secrets;
 
 /// The fields of the material.
@@ -71,6 +73,9 @@ pub(crate) enum RoleError {
     /// One that STS does not take, or that can be guessed.
     #[error("the external id of tenant `{0}` is not 16 to 1224 characters of letters, digits and `_+=,.@:/-`")]
     ExternalId(String),
+    /// One that another tenant has as well: by it one tenant's role could be assumed for the other.
+    #[error("tenants `{0}` and `{1}` have one external id: give each tenant its own")]
+    SharedExternalId(String, String),
     /// The key that ids are derived with.
     #[error("`external_id.key` is shorter than 32 bytes")]
     ShortKey,
@@ -79,6 +84,16 @@ pub(crate) enum RoleError {
 // === impl RoleError ===
 
 impl RoleError {
+    /// Whether a caller lacks what a template names, so that another one may have a role.
+    pub(super) fn lacks_a_property(&self) -> bool {
+        match self {
+            RoleError::Template(cause) | RoleError::Session(SessionError::Template { cause, .. }) => {
+                matches!(cause, TemplateError::Absent(_))
+            }
+            _ => false,
+        }
+    }
+
     /// The failure as the cache sees it: without a caller, it is the caller that is missing.
     fn minting(self, caller: &Caller) -> MintError {
         if caller.tenant().is_empty() { MintError::needs_caller(self) } else { MintError::rejected(self) }
@@ -90,7 +105,7 @@ impl RoleError {
 impl Role {
     pub(super) fn new(configured: &AwsRole, region: &str) -> Result<Role, RoleError> {
         Ok(Role {
-            default: configured.role_arn.as_deref().map(Template::parse).transpose()?,
+            default: configured.role_arn.as_deref().map(|text| Template::parse(Place::Arn, text)).transpose()?,
             tenants: configured.tenants.clone(),
             external_id: configured.external_id.clone(),
             session: SessionTemplate::new(&configured.session)?,
@@ -104,7 +119,7 @@ impl Role {
         let tenant = caller.tenant();
         let role_arn = match (self.tenants.get(tenant), &self.default) {
             (Some(own), _) => own.role_arn.clone(),
-            (None, Some(template)) => template.fill(caller, for_arn)?,
+            (None, Some(template)) => template.fill(caller)?,
             (None, None) => return Err(RoleError::NoRole(tenant.to_owned())),
         };
         if !is_role_arn(&role_arn) {
@@ -149,12 +164,39 @@ impl Role {
                 let missing = || MintError::rejected(RoleError::NoExternalId(tenant.to_owned()));
                 let own = self.tenants.get(tenant).and_then(|own| own.external_id.as_ref()).ok_or_else(missing)?;
                 let listed = text(own, caller, secrets).await?;
-                if external_id::is_usable(&listed) {
-                    return Ok(Some(listed));
+                if !external_id::is_usable(&listed) {
+                    return Err(MintError::rejected(RoleError::ExternalId(tenant.to_owned())));
                 }
-                Err(MintError::rejected(RoleError::ExternalId(tenant.to_owned())))
+                self.is_nobody_elses(&listed, caller, secrets).await?;
+                Ok(Some(listed))
             }
         }
+    }
+
+    /// Fails where another tenant has this external id, too: two references can hold one value. Whose it is nobody
+    /// here knows, so neither tenant is served. Nor is one served while another's cannot be read, since it could be the
+    /// same; what its store says is gone or forbidden serves nobody, and is passed over.
+    async fn is_nobody_elses(&self, external_id: &str, caller: &Caller, secrets: &Secrets) -> Result<(), MintError> {
+        let own = caller.tenant();
+        for (tenant, other) in self.tenants.iter().filter(|(tenant, _)| *tenant != own) {
+            let Some(source) = &other.external_id else { continue };
+            let principal = Principal { tenant: tenant.clone(), ..Principal::nobody() };
+            let (server, principal) = (caller.server.clone(), Arc::new(principal));
+            let theirs = Caller { server, principal, ..Caller::none(&caller.environment) };
+            match text(source, &theirs, secrets).await {
+                Ok(theirs) if theirs == external_id => {
+                    let shared = RoleError::SharedExternalId(own.to_owned(), tenant.clone());
+                    return Err(MintError::rejected(shared));
+                }
+                Ok(_) => {}
+                Err(error) if error.kind == MintErrorKind::Rejected => {}
+                Err(error) => {
+                    let cause = format!("the external id of tenant `{tenant}` cannot be compared: {}", error.cause);
+                    return Err(MintError { cause, ..error });
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Who asks STS, as STS knows it, and whether that is a session itself.
@@ -180,7 +222,7 @@ impl Role {
 impl WebIdentity {
     pub(super) fn new(configured: &AwsWebIdentity, region: &str) -> Result<WebIdentity, RoleError> {
         Ok(WebIdentity {
-            role_arn: Template::parse(&configured.role_arn)?,
+            role_arn: Template::parse(Place::Arn, &configured.role_arn)?,
             token: configured.token.clone(),
             session: SessionTemplate::new(&configured.session)?,
             access: Access::new(&AwsIdentity::Server, &configured.sts, region),
@@ -188,7 +230,7 @@ impl WebIdentity {
     }
 
     pub(super) fn wanted(&self, caller: &Caller) -> Result<Wanted, RoleError> {
-        let role_arn = self.role_arn.fill(caller, for_arn)?;
+        let role_arn = self.role_arn.fill(caller)?;
         if !is_role_arn(&role_arn) {
             return Err(RoleError::NotAnArn);
         }

@@ -3,8 +3,9 @@
 
 use crate::caller::Caller;
 use crate::config::AwsSession;
+use crate::identity::PrincipalKind;
 
-use super::template::{Template, TemplateError, for_name, for_policy, plain};
+use super::template::{Place, Template, TemplateError};
 
 /// The most session tags (IAM and STS quotas).
 pub const MAX_TAGS: usize = 50;
@@ -24,7 +25,8 @@ pub const MAX_CHAINED_SECS: u32 = 3600;
 /// How sessions are made.
 #[derive(Clone, Debug)]
 pub struct SessionTemplate {
-    name: Template,
+    /// Absent: [`who_acts`].
+    name: Option<Template>,
     source_identity: Option<Template>,
     tags: Vec<(String, Template)>,
     transitive: Vec<String>,
@@ -114,8 +116,8 @@ impl SessionTemplate {
     /// # Errors
     /// Whatever would fail for every caller.
     pub fn new(configured: &AwsSession) -> Result<SessionTemplate, SessionError> {
-        let parse = |what: &str, text: &str| {
-            Template::parse(text).map_err(|cause| SessionError::Template { what: what.to_owned(), cause })
+        let parse = |what: &str, place: Place, text: &str| {
+            Template::parse(place, text).map_err(|cause| SessionError::Template { what: what.to_owned(), cause })
         };
         let mut tags: Vec<(String, Template)> = Vec::new();
         for (key, value) in &configured.tags {
@@ -128,7 +130,7 @@ impl SessionTemplate {
             if tags.iter().any(|(other, _)| other.to_lowercase() == key.to_lowercase()) {
                 return Err(SessionError::Twice(key.clone()));
             }
-            tags.push((key.clone(), parse(&what, value)?));
+            tags.push((key.clone(), parse(&what, Place::Tag, value)?));
         }
         count("session tags", tags.len(), MAX_TAGS)?;
         count("managed policies", configured.policy_arns.len(), MAX_POLICY_ARNS)?;
@@ -139,11 +141,11 @@ impl SessionTemplate {
             return Err(SessionError::Duration(configured.duration_secs));
         }
         Ok(SessionTemplate {
-            name: parse("name", &configured.name)?,
+            name: configured.name.as_deref().map(|text| parse("name", Place::Name, text)).transpose()?,
             source_identity: configured
                 .source_identity
                 .as_deref()
-                .map(|text| parse("source_identity", text))
+                .map(|text| parse("source_identity", Place::Name, text))
                 .transpose()?,
             tags,
             transitive: configured.transitive_tags.clone(),
@@ -159,20 +161,23 @@ impl SessionTemplate {
     /// The caller lacks a property, or a value is over one of IAM's limits.
     pub fn of(&self, caller: &Caller) -> Result<Session, SessionError> {
         let name = |what: &str, template: &Template| {
-            let filled = fill(what, template, caller, for_name)?;
+            let filled = fill(what, template, caller)?;
             length(what, &filled, NAME_LENGTH)?;
             characters(what, &filled, is_name_character)?;
             if filled.starts_with("aws:") { Err(SessionError::Reserved { what: what.to_owned() }) } else { Ok(filled) }
         };
         let tags = self.tags.iter().map(|(key, template)| {
             let what = format!("tags.{key}");
-            let value = fill(&what, template, caller, plain)?;
+            let value = fill(&what, template, caller)?;
             length(&what, &value, 0..=MAX_TAG_VALUE)?;
             characters(&what, &value, is_tag_character)?;
             Ok((key.clone(), value))
         });
         Ok(Session {
-            name: name("name", &self.name)?,
+            name: match &self.name {
+                Some(own) => name("name", own)?,
+                None => name("name", &who_acts(caller)?)?,
+            },
             source_identity: self
                 .source_identity
                 .as_ref()
@@ -187,13 +192,19 @@ impl SessionTemplate {
     }
 }
 
-fn fill(
-    what: &str,
-    template: &Template,
-    caller: &Caller,
-    encode: impl Fn(&str) -> String,
-) -> Result<String, SessionError> {
-    template.fill(caller, encode).map_err(|cause| SessionError::Template { what: what.to_owned(), cause })
+/// What a session is called that configuration gives no name: the person and the agent, each as far as there is one.
+/// The `+` stays where there is no person, so that an agent for itself is never taken for a person of its name.
+fn who_acts(caller: &Caller) -> Result<Template, SessionError> {
+    let text = match (caller.principal.kind, &caller.principal.agent) {
+        (PrincipalKind::User, Some(_)) => "{user}+{agent}",
+        (PrincipalKind::User, None) => "{user}",
+        (PrincipalKind::Agent, _) => "+{agent}",
+    };
+    Template::parse(Place::Name, text).map_err(|cause| SessionError::Template { what: "name".to_owned(), cause })
+}
+
+fn fill(what: &str, template: &Template, caller: &Caller) -> Result<String, SessionError> {
+    template.fill(caller).map_err(|cause| SessionError::Template { what: what.to_owned(), cause })
 }
 
 fn length(what: &str, value: &str, limit: std::ops::RangeInclusive<usize>) -> Result<(), SessionError> {
@@ -239,7 +250,8 @@ impl PolicyTemplate {
         let new = PolicyTemplate::new;
         Ok(match policy {
             Value::String(text) => PolicyTemplate::Text(
-                Template::parse(text).map_err(|cause| SessionError::Template { what: "policy".into(), cause })?,
+                Template::parse(Place::Policy, text)
+                    .map_err(|cause| SessionError::Template { what: "policy".into(), cause })?,
             ),
             Value::Array(items) => PolicyTemplate::List(items.iter().map(new).collect::<Result<_, _>>()?),
             Value::Object(fields) => {
@@ -260,7 +272,7 @@ impl PolicyTemplate {
     fn value(&self, caller: &Caller) -> Result<serde_json::Value, SessionError> {
         use serde_json::Value;
         Ok(match self {
-            PolicyTemplate::Text(template) => Value::String(fill("policy", template, caller, for_policy)?),
+            PolicyTemplate::Text(template) => Value::String(fill("policy", template, caller)?),
             PolicyTemplate::List(items) => {
                 Value::Array(items.iter().map(|item| item.value(caller)).collect::<Result<_, _>>()?)
             }

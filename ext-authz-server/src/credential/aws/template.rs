@@ -10,9 +10,28 @@ const REQUEST: &str = "request";
 const SUBJECT: &str = "subject";
 const CLAIM: &str = "claim:";
 
-/// A template, read.
+/// A template, read, for one place.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Template(Vec<Piece>);
+pub struct Template {
+    place: Place,
+    pieces: Vec<Piece>,
+}
+
+/// Where a template stands: what becomes of values there, and what keeps two of them apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A session's name or its source identity: letters, digits and `_.@-` stay, every other byte becomes `=` and two
+    /// hexadecimal digits.
+    Name,
+    /// A role's ARN: letters, digits and `_+=,.@-` stay; every other byte becomes what no ARN holds, so that a value
+    /// with a slash names no other path.
+    Arn,
+    /// A policy: letters, digits and `-_.~` stay, every other byte becomes `%` and two hexadecimal digits, so that no
+    /// value is a wildcard, a policy variable, or reaches past its segment of a name.
+    Policy,
+    /// A tag: the value itself.
+    Tag,
+}
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Piece {
@@ -31,19 +50,69 @@ pub enum TemplateError {
     /// A brace without its partner.
     #[error("a brace has no partner")]
     Unbalanced,
+    /// Two placeholders that nothing keeps apart: what one caller has in the first, another has in the second.
+    #[error("two placeholders have nothing between them that no value can hold, so two callers could be one")]
+    Touching(Place),
     /// The caller has no such property.
     #[error("the caller has no {0}")]
     Absent(String),
 }
 
+// === impl TemplateError ===
+
+impl TemplateError {
+    /// What to do, where it is not what the place as a whole asks for.
+    #[must_use]
+    pub fn remedy(&self) -> Option<&'static str> {
+        let TemplateError::Touching(place) = self else { return None };
+        Some(match place {
+            Place::Name => "separate them with `+` or `,`",
+            Place::Arn | Place::Policy => "separate them with `/`",
+            Place::Tag => "give each a tag of its own",
+        })
+    }
+}
+
+// === impl Place ===
+
+impl Place {
+    /// What stays of a value besides letters and digits, and what every other byte becomes before its two hexadecimal
+    /// digits; `None` where all of it stays.
+    fn encoding(self) -> Option<(&'static [u8], u8)> {
+        match self {
+            Place::Name => Some((b"_.@-", b'=')),
+            Place::Arn => Some((b"_+=,.@-", b'%')),
+            Place::Policy => Some((b"-_.~", b'%')),
+            Place::Tag => None,
+        }
+    }
+
+    /// Whether a filled-in value can hold this byte.
+    fn is_filled_in(self, byte: u8) -> bool {
+        self.encoding().is_none_or(|(kept, sign)| byte.is_ascii_alphanumeric() || byte == sign || kept.contains(&byte))
+    }
+
+    fn encode_into(self, out: &mut String, value: &str) {
+        let Some((kept, sign)) = self.encoding() else { return out.push_str(value) };
+        for byte in value.bytes() {
+            if byte.is_ascii_alphanumeric() || kept.contains(&byte) {
+                out.push(char::from(byte));
+            } else {
+                out.push_str(&format!("{}{byte:02X}", char::from(sign)));
+            }
+        }
+    }
+}
+
 // === impl Template ===
 
 impl Template {
-    /// Reads a template.
+    /// Reads a template. Between two placeholders stands something that no value holds there, so callers who differ in
+    /// any of them never come to the same text.
     ///
     /// # Errors
-    /// An unknown placeholder, or a brace without its partner.
-    pub fn parse(text: &str) -> Result<Template, TemplateError> {
+    /// An unknown placeholder, a brace without its partner, or two placeholders that nothing keeps apart.
+    pub fn parse(place: Place, text: &str) -> Result<Template, TemplateError> {
         let mut pieces = Vec::new();
         let mut plain = String::new();
         let mut rest = text;
@@ -55,6 +124,9 @@ impl Template {
             if before.ends_with('$') {
                 plain.push_str(&format!("{{{name}}}"));
             } else if is_known(name) {
+                if !pieces.is_empty() && plain.bytes().all(|byte| place.is_filled_in(byte)) {
+                    return Err(TemplateError::Touching(place));
+                }
                 pieces.push(Piece::Text(std::mem::take(&mut plain)));
                 pieces.push(Piece::Property(name.to_owned()));
             } else {
@@ -64,25 +136,25 @@ impl Template {
         }
         plain.push_str(rest);
         pieces.push(Piece::Text(plain));
-        Ok(Template(pieces))
+        Ok(Template { place, pieces })
     }
 
     /// The text with `stand_in` in place of each value.
     #[must_use]
     pub fn with_each(&self, stand_in: &str) -> String {
-        self.0.iter().map(|piece| if let Piece::Text(text) = piece { text } else { stand_in }).collect()
+        self.pieces.iter().map(|piece| if let Piece::Text(text) = piece { text } else { stand_in }).collect()
     }
 
-    /// The text for a caller; every value goes through `encode`, the template's own text does not.
+    /// The text for a caller; every value becomes what it is in this place, the template's own text stays.
     ///
     /// # Errors
     /// The caller has no value for a placeholder.
-    pub fn fill(&self, caller: &Caller, encode: impl Fn(&str) -> String) -> Result<String, TemplateError> {
+    pub fn fill(&self, caller: &Caller) -> Result<String, TemplateError> {
         let mut filled = String::new();
-        for piece in &self.0 {
+        for piece in &self.pieces {
             match piece {
                 Piece::Text(text) => filled.push_str(text),
-                Piece::Property(name) => filled.push_str(&encode(property(caller, name)?)),
+                Piece::Property(name) => self.place.encode_into(&mut filled, property(caller, name)?),
             }
         }
         Ok(filled)
@@ -104,54 +176,17 @@ fn property<'a>(caller: &'a Caller, name: &str) -> Result<&'a str, TemplateError
         None => caller.property(name).map_err(|error| match error {
             PlaceholderError::Unknown(name) => TemplateError::Unknown(name),
             PlaceholderError::Unbalanced => TemplateError::Unbalanced,
-            PlaceholderError::Absent(_) => absent(),
+            _ => absent(),
         })?,
     };
     if value.is_empty() { Err(absent()) } else { Ok(value) }
 }
 
-/// The value itself.
-#[must_use]
-pub fn plain(value: &str) -> String {
-    value.to_owned()
-}
-
-/// The value within a session's name: letters, digits and `_.@-` stay, every other byte becomes `=` and two hexadecimal
-/// digits, so that two callers never share a name.
-#[must_use]
-pub fn for_name(value: &str) -> String {
-    escape(value, '=', b"_.@-")
-}
-
-/// The value within a role's ARN: letters, digits and `_+=,.@-` stay; every other byte becomes what no ARN holds, so that
-/// a value with a slash names no other path.
-#[must_use]
-pub fn for_arn(value: &str) -> String {
-    escape(value, '%', b"_+=,.@-")
-}
-
-/// The value within a policy: letters, digits and `-_.~` stay, every other byte becomes `%` and two hexadecimal digits, so
-/// that no value is a wildcard, a policy variable, or reaches past its segment of a name.
-#[must_use]
-pub fn for_policy(value: &str) -> String {
-    escape(value, '%', b"-_.~")
-}
-
-fn escape(value: &str, sign: char, kept: &[u8]) -> String {
-    let mut escaped = String::with_capacity(value.len());
-    for byte in value.bytes() {
-        if byte.is_ascii_alphanumeric() || kept.contains(&byte) {
-            escaped.push(char::from(byte));
-        } else {
-            escaped.push_str(&format!("{sign}{byte:02X}"));
-        }
-    }
-    escaped
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+
+    use proptest::prelude::*;
 
     use super::*;
     use crate::identity::Principal;
@@ -169,24 +204,88 @@ mod tests {
 
     #[test]
     fn a_value_is_escaped_for_where_it_stands() {
-        let template = Template::parse("{user}@{agent}/{claim:team}/${aws:username}").unwrap();
         let caller = caller();
-        assert_eq!(template.fill(&caller, plain).unwrap(), "auth0|ä b@cli-1/blue*/${aws:username}");
-        let template = Template::parse("{user}").unwrap();
-        assert_eq!(template.fill(&caller, for_name).unwrap(), "auth0=7C=C3=A4=20b");
-        let template = Template::parse("b/{claim:team}/*").unwrap();
-        assert_eq!(template.fill(&caller, for_policy).unwrap(), "b/blue%2A/*");
-        assert_eq!(Template::parse("{request}").unwrap().fill(&caller, plain).unwrap(), "d".repeat(32));
+        let fill = |place, text: &str| Template::parse(place, text).unwrap().fill(&caller).unwrap();
+        assert_eq!(fill(Place::Tag, "{user}, ${aws:username}"), "auth0|ä b, ${aws:username}");
+        assert_eq!(fill(Place::Name, "{user}+{agent}"), "auth0=7C=C3=A4=20b+cli-1");
+        assert_eq!(fill(Place::Arn, "role/{agent}/{claim:team}"), "role/cli-1/blue%2A");
+        assert_eq!(fill(Place::Policy, "b/{claim:team}/*"), "b/blue%2A/*");
+        assert_eq!(fill(Place::Tag, "{request}"), "d".repeat(32));
     }
 
     #[test]
     fn what_the_caller_does_not_have_is_an_error() {
         for text in ["{issuer}", "{claim:level}", "{claim:none}"] {
-            let template = Template::parse(text).unwrap();
-            assert!(matches!(template.fill(&caller(), plain), Err(TemplateError::Absent(_))), "{text}");
+            let template = Template::parse(Place::Tag, text).unwrap();
+            assert!(matches!(template.fill(&caller()), Err(TemplateError::Absent(_))), "{text}");
         }
         for text in ["{who}", "{", "}", "{claim:}", "{user", "a}b", "{}"] {
-            assert!(Template::parse(text).is_err(), "{text}");
+            assert!(Template::parse(Place::Tag, text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn placeholders_that_nothing_keeps_apart_are_refused() {
+        let refused = [
+            (Place::Name, "{user}@{agent}"),
+            (Place::Name, "{user}-{agent}"),
+            (Place::Name, "{user}=2B{agent}"),
+            (Place::Name, "{user}+{agent}{tenant}"),
+            (Place::Arn, "a-{tenant}-{agent}"),
+            (Place::Arn, "{tenant}+{agent}"),
+            (Place::Policy, "b/{user}-{agent}"),
+            (Place::Policy, "{user}%2F{agent}"),
+            (Place::Tag, "{user}/{agent}"),
+            (Place::Tag, "{user}${x}{agent}"),
+        ];
+        for (place, text) in refused {
+            let error = Template::parse(place, text).unwrap_err();
+            assert!(error == TemplateError::Touching(place) && error.remedy().is_some(), "{text}: {error}");
+        }
+        let good = [
+            (Place::Name, "x-{user}+{agent},{tenant}-y"),
+            (Place::Arn, "role/{tenant}/a-{agent}"),
+            (Place::Policy, "b/{user}:{agent}${aws:username}{tenant}/*"),
+            (Place::Tag, "x {user} y"),
+        ];
+        for (place, text) in good {
+            assert!(Template::parse(place, text).is_ok(), "{text}");
+        }
+    }
+
+    const PLACES: [Place; 4] = [Place::Name, Place::Arn, Place::Policy, Place::Tag];
+    const NAMES: [&str; 4] = ["tenant", "subject", "agent", "claim:team"];
+
+    /// Values and texts out of few characters, so that two that only look alike come up often.
+    fn any_values() -> impl Strategy<Value = [String; 4]> {
+        prop::array::uniform4("[+/-]{1,2}")
+    }
+
+    fn caller_of([tenant, subject, agent, team]: [String; 4]) -> Caller {
+        let claims = serde_json::json!({ "team": team });
+        let principal = Principal { tenant, subject, agent: Some(agent), claims, ..Principal::nobody() };
+        Caller { principal: Arc::new(principal), ..Caller::none("test") }
+    }
+
+    fn any_template() -> impl Strategy<Value = String> {
+        let name = prop::sample::select(NAMES.to_vec());
+        prop::collection::vec((name, "[a/+=@-]{0,1}"), 1..4)
+            .prop_map(|pieces| pieces.iter().map(|(name, text)| format!("{text}{{{name}}}")).collect())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(8000) })]
+        #[test]
+        fn two_callers_never_share_a_text(
+            place in prop::sample::select(PLACES.to_vec()), text in any_template(),
+            one in any_values(), two in any_values(),
+        ) {
+            let (one, two) = (caller_of(one), caller_of(two));
+            if let Ok(template) = Template::parse(place, &text) {
+                let mut used = NAMES.iter().filter(|name| text.contains(&format!("{{{name}}}")));
+                let same = used.all(|name| property(&one, name) == property(&two, name));
+                prop_assert_eq!(same, template.fill(&one) == template.fill(&two), "{:?} {}", place, text);
+            }
         }
     }
 }

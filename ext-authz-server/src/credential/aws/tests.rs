@@ -69,6 +69,44 @@ fn what_leaves_has_the_spelling_that_is_signed() {
 }
 
 #[test]
+fn a_path_that_is_encoded_once_more_leaves_as_it_came() {
+    let api = aws(|config| config["services"] = json!(["execute-api"]));
+    let authority = "abc123.execute-api.eu-central-1.amazonaws.com";
+    let mut outgoing = Outgoing::plain("POST", "https", authority, "/a%20b(1)?x=a+b", b"body");
+    api.apply(&keys(), &mut outgoing).unwrap();
+    assert_eq!(outgoing.target(), "/a%20b(1)?x=a%20b");
+    assert_eq!(outgoing.header("x-amz-content-sha256"), None);
+}
+
+#[test]
+fn an_unsigned_body_is_called_that_in_a_signed_header() {
+    let s3 = aws(|config| config["payload"] = json!("unsigned"));
+    for body in ["", "a body that nobody reads"] {
+        let mut outgoing = Outgoing::plain("PUT", "https", "b.s3.amazonaws.com", "/a", body.as_bytes());
+        s3.apply(&keys(), &mut outgoing).unwrap();
+        assert_eq!(outgoing.header("x-amz-content-sha256"), Some("UNSIGNED-PAYLOAD"), "{body}");
+        let signed = "SignedHeaders=host;x-amz-content-sha256;x-amz-date;x-amz-security-token,";
+        assert!(outgoing.header("authorization").unwrap().contains(signed), "{body}");
+    }
+}
+
+#[test]
+fn another_service_or_region_is_not_signed_for() {
+    let several = aws(|config| {
+        config["services"] = json!(["s3", "sts"]);
+        config["regions"] = json!(["eu-central-1", "us-east-1"]);
+    });
+    for host in ["sqs.eu-central-1.amazonaws.com", "b.s3.eu-west-1.amazonaws.com", "minio.internal:9000"] {
+        let mut outgoing = Outgoing::plain("GET", "https", host, "/a", b"");
+        assert!(matches!(several.apply(&keys(), &mut outgoing), Err(CredentialError::Unfit(_))), "{host}");
+        assert_eq!(outgoing.headers().count(), 0, "{host}: something was put on the request");
+    }
+    let mut outgoing = Outgoing::plain("GET", "https", "b.s3.eu-central-1.amazonaws.com", "/a", b"");
+    several.apply(&keys(), &mut outgoing).unwrap();
+    assert!(outgoing.header("authorization").unwrap().contains("/eu-central-1/s3/aws4_request"));
+}
+
+#[test]
 fn a_presigned_target_carries_everything_in_its_query() {
     let s3 = aws(|config| {
         config["signature"] = json!("query");

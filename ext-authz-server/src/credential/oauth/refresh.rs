@@ -1,30 +1,36 @@
 //! Access tokens for a refresh token (RFC 6749, 6), a service's own or the user's.
 //!
-//! Where the server rotates refresh tokens, the next one is stored before the access token is used: a token that got lost
-//! would end the grant. One grant is refreshed once at a time in this process; among replicas compare-and-swap decides,
-//! and who comes second starts again from what the first one stored.
+//! Where the server rotates refresh tokens, the next one is stored before the access token is used, also if nobody waits
+//! for that any more: a token that got lost would end the grant, and so would one that is sent twice. Hence the [`Turn`]s.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use sha2::{Digest, Sha256};
-use tokio::sync::OwnedMutexGuard;
 
 use super::error::TokenError;
 use super::request::TokenRequest;
 use super::response::{Expected, Tokens};
-use super::{Asking, Issued};
+use super::{Asking, Issued, Minting};
 use crate::freshness::MintError;
-use crate::grants::{Grant, GrantKey, Grants, Replaced, Version};
+use crate::grants::{Grant, GrantKey, Grants, Replaced, Turn, Version};
 use crate::hex::hex;
 use crate::secret::SecretBytes;
 
-/// How often a grant is begun anew because another replica was faster.
+/// How often a grant is begun anew because it was replaced meanwhile.
 const MAX_TURNS: usize = 3;
 /// How often storing is tried, and how long is waited between: the next refresh token exists nowhere else.
 const STORE_TRIES: u32 = 3;
 const STORE_PAUSE: Duration = Duration::from_millis(200);
+
+/// The same mint, which goes on when it is given up: the server may have used up the refresh token, and the next one
+/// exists nowhere else until it is stored.
+pub(super) fn to_the_end(minting: Minting) -> Minting {
+    Box::pin(async move {
+        let going_on = tokio::spawn(minting);
+        going_on.await.unwrap_or_else(|_| Err(MintError::transient("the refresh ended early")))
+    })
+}
 
 /// With the refresh token of the user, or of the service.
 pub(super) async fn refresh_token(asking: &Asking<'_>) -> Result<Issued, MintError> {
@@ -43,7 +49,7 @@ async fn users(provider: &str, asking: &Asking<'_>) -> Result<Issued, MintError>
         return Err(MintError::rejected("there is no store of grants: configure `database`"));
     };
     let key = GrantKey::new(asking.caller.tenant(), &principal.key, provider);
-    let turn = Arc::new(turn(&key).lock_owned().await);
+    let _turn = Turn::take(&grants, &key).await.map_err(MintError::transient)?;
     for _ in 0..MAX_TURNS {
         let loaded = grants.load(&key).await.map_err(MintError::transient)?;
         let Some((grant, version)) = loaded else {
@@ -51,12 +57,12 @@ async fn users(provider: &str, asking: &Asking<'_>) -> Result<Issued, MintError>
         };
         match asking.ask_typed(request(asking, &grant.secret)?, expected(asking)).await? {
             Ok(issued) => {
-                if kept(&grants, &key, Some(version), &grant, &issued.tokens, &turn).await? {
+                if kept(&*grants, &key, Some(version), &grant, &issued.tokens).await? {
                     return Ok(issued);
                 }
             }
             Err(error) if error.code() == Some("invalid_grant") => {
-                // Another replica may have used this very token a moment ago, and stored the next one.
+                // It may have been replaced since: by the person, or by a replica that took longer than its turn.
                 let now = grants.load(&key).await.map_err(MintError::transient)?;
                 if now.is_some_and(|(_, newer)| newer != version) {
                     continue;
@@ -90,7 +96,7 @@ async fn services(asking: &Asking<'_>) -> Result<Issued, MintError> {
     let line = Sha256::new().chain_update(seed.expose()).chain_update(asking.client_id()).finalize();
     let line = hex(line.iter().take(16));
     let key = GrantKey::new("", "service", &line);
-    let turn = Arc::new(turn(&key).lock_owned().await);
+    let _turn = Turn::take(&grants, &key).await.map_err(MintError::transient)?;
     for _ in 0..MAX_TURNS {
         let loaded = grants.load(&key).await.map_err(MintError::transient)?;
         let secret = loaded.as_ref().map_or(&seed, |(grant, _)| &grant.secret);
@@ -100,8 +106,7 @@ async fn services(asking: &Asking<'_>) -> Result<Issued, MintError> {
                     Some((grant, version)) => (grant.clone(), Some(*version)),
                     None => (first(&seed, asking), None),
                 };
-                let stored = kept(&grants, &key, version, &before, &issued.tokens, &turn).await?;
-                if stored {
+                if kept(&*grants, &key, version, &before, &issued.tokens).await? {
                     return Ok(issued);
                 }
             }
@@ -143,37 +148,20 @@ fn next<'a>(tokens: &'a Tokens, used: &SecretBytes) -> Option<&'a str> {
     tokens.refresh_token.as_ref().map(|token| token.as_str()).filter(|token| token.as_bytes() != used.expose())
 }
 
-/// Stores the next refresh token, also if the mint is given up meanwhile: it exists nowhere else. `false`: another replica
-/// stored one.
+/// Stores the next refresh token. `false`: the grant was replaced meanwhile.
 async fn kept(
-    grants: &Arc<dyn Grants>,
+    grants: &dyn Grants,
     key: &GrantKey,
     expected: Option<Version>,
     before: &Grant,
     tokens: &Tokens,
-    turn: &Arc<OwnedMutexGuard<()>>,
 ) -> Result<bool, MintError> {
     let Some(next) = next(tokens, &before.secret) else { return Ok(true) };
     let grant = Grant { secret: Arc::new(SecretBytes::new(next.as_bytes().to_vec())), ..before.clone() };
-    let (grants, key, turn) = (Arc::clone(grants), key.clone(), Arc::clone(turn));
-    let storing = tokio::spawn(async move {
-        // Nobody begins with the old token before this one is stored.
-        let _turn = turn;
-        store(&*grants, &key, expected, &grant).await
-    });
-    storing.await.unwrap_or_else(|_| Err(MintError::transient("storing the next refresh token ended early")))
-}
-
-async fn store(
-    grants: &dyn Grants,
-    key: &GrantKey,
-    expected: Option<Version>,
-    grant: &Grant,
-) -> Result<bool, MintError> {
     let mut tries = 0;
     loop {
         tries += 1;
-        let error = match grants.replace(key, expected, grant).await {
+        let error = match grants.replace(key, expected, &grant).await {
             Ok(Replaced::Stored(_)) => return Ok(true),
             Ok(Replaced::Lost) => {
                 // An earlier try may have been stored although no answer came.
@@ -187,17 +175,4 @@ async fn store(
         }
         tokio::time::sleep(STORE_PAUSE).await;
     }
-}
-
-/// The turns of one grant, whichever credentials use it.
-fn turn(key: &GrantKey) -> Arc<tokio::sync::Mutex<()>> {
-    static TURNS: OnceLock<Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>> = OnceLock::new();
-    let mut turns = TURNS.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(turn) = turns.get(&key.row()).and_then(Weak::upgrade) {
-        return turn;
-    }
-    turns.retain(|_, turn| turn.strong_count() > 0);
-    let turn = Arc::new(tokio::sync::Mutex::default());
-    turns.insert(key.row(), Arc::downgrade(&turn));
-    turn
 }

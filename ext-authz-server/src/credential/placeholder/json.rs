@@ -1,5 +1,7 @@
 //! Replaces text in string values of a JSON document and leaves every other byte as it is.
 
+use zeroize::Zeroizing;
+
 /// One step from a container to what is in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Step {
@@ -26,27 +28,41 @@ enum Container {
 }
 
 /// `text`, which is valid JSON, with `from` replaced by `to` in every string value whose path `selects`. Both are written
-/// as they stand between quotes; `from` holds no character that JSON escapes.
-pub(super) fn replace(text: &[u8], from: &[u8], to: &[u8], selects: impl Fn(&[Step]) -> bool) -> Vec<u8> {
-    let mut out = Vec::with_capacity(text.len() + to.len() * 4);
+/// as they stand between quotes; `from` holds no character that JSON escapes. Where the beginning of `from` belongs to an
+/// escape (`\token` for `token`), it is another text and stays.
+pub(super) fn replace(text: &[u8], from: &[u8], to: &[u8], selects: impl Fn(&[Step]) -> bool) -> Zeroizing<Vec<u8>> {
+    // As long as it can get: the buffer never moves, so no copy of the secret stays behind.
+    let places = text.windows(from.len()).filter(|window| *window == from).count();
+    let mut out = Zeroizing::new(Vec::with_capacity(text.len() + places * to.len()));
     let mut walk = Walk { text, at: 0, path: Vec::new(), open: Vec::new() };
     let mut copied = 0;
     while let Some((start, end)) = walk.next_value() {
         if !selects(&walk.path) {
             continue;
         }
-        out.extend_from_slice(text.get(copied..start).unwrap_or_default());
-        let mut rest = text.get(start..end).unwrap_or_default();
-        while let Some(found) = rest.windows(from.len()).position(|window| window == from) {
-            out.extend_from_slice(rest.get(..found).unwrap_or_default());
-            out.extend_from_slice(to);
-            rest = rest.get(found + from.len()..).unwrap_or_default();
+        let mut at = start;
+        while let Some(rest @ [_, ..]) = text.get(at..end) {
+            if rest.starts_with(from) {
+                out.extend_from_slice(text.get(copied..at).unwrap_or_default());
+                out.extend_from_slice(to);
+                at += from.len();
+                copied = at;
+            } else {
+                at += character(rest);
+            }
         }
-        out.extend_from_slice(rest);
-        copied = end;
     }
     out.extend_from_slice(text.get(copied..).unwrap_or_default());
     out
+}
+
+/// How many bytes the first character takes, or the first byte of one that is not escaped.
+fn character(text: &[u8]) -> usize {
+    match text {
+        [b'\\', b'u', ..] => 6,
+        [b'\\', ..] => 2,
+        _ => 1,
+    }
 }
 
 // === impl Walk ===

@@ -1,11 +1,14 @@
+use proptest::prelude::*;
+
 use super::*;
 use crate::config::SecretSource;
 
 const MARK: &str = "__KEY__";
+const SECRET: &str = r#"s3"cr/t\key&1"#;
 
-fn credential(surfaces: &[Surface]) -> Placeholder {
+fn credential(placeholder: &str, surfaces: &[Surface]) -> Placeholder {
     Placeholder(PlaceholderCredential {
-        placeholder: MARK.into(),
+        placeholder: placeholder.into(),
         surfaces: surfaces.to_vec(),
         secret: SecretSource { reference: "env://KEY".into(), json_key: None, trim_newline: false },
     })
@@ -17,12 +20,23 @@ fn applied(
     headers: &[(&str, &str)],
     body: &str,
 ) -> Result<(String, String), CredentialError> {
+    put((MARK, SECRET), surfaces, target, headers, body)
+}
+
+/// Path and query, and the body, as they leave with this placeholder and this secret.
+fn put(
+    (placeholder, secret): (&str, &str),
+    surfaces: &[Surface],
+    target: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> Result<(String, String), CredentialError> {
     let mut outgoing = Outgoing::plain("POST", "https", "api.example", target, body.as_bytes());
     for (name, value) in headers {
         outgoing.set_header(name, value)?;
     }
-    let material = Material::new().secret("secret", br#"s3"cr/t\key&1"#.to_vec());
-    credential(surfaces).apply(&material, &mut outgoing)?;
+    let material = Material::new().secret("secret", secret.as_bytes().to_vec());
+    credential(placeholder, surfaces).apply(&material, &mut outgoing)?;
     Ok((outgoing.target().to_owned(), String::from_utf8(outgoing.body().to_vec()).unwrap()))
 }
 
@@ -91,5 +105,145 @@ fn what_cannot_be_read_for_certain_is_refused() {
     ];
     for (surfaces, target, headers, body) in cases {
         assert!(applied(surfaces, target, headers, body).is_err(), "{target} {headers:?} {body}");
+    }
+}
+
+/// Secrets whose first characters could end an escape, and placeholders that could themselves.
+const PAIRS: [(&str, &str); 6] = [
+    (MARK, "c1m3-0123456789-key"),
+    (MARK, "face/é 0123 \"key"),
+    (MARK, "u0041-0123-key"),
+    ("token-here", "token-0123-key"),
+    ("20ab-KEY", "20ab-0123-key"),
+    ("0041.KEY", "00e9-face-0123-key"),
+];
+
+#[test]
+fn an_escape_before_a_placeholder_does_not_take_in_the_secret() {
+    for pair @ (mark, secret) in PAIRS {
+        for before in ["%", "a%4", "%25", "%u00", "%5C", "%81", "%C3%A9", "\\"] {
+            let target = format!("/v1?k={before}{mark}");
+            assert!(put(pair, &ALL, &target, &[], "").is_err(), "{target}");
+            assert!(put(pair, &ALL, "/", &FORM, &format!("a=1&k={before}{mark}")).is_err(), "{before}{mark}");
+            assert!(put(pair, &ALL, &format!("/v1/{before}{mark}/x"), &[], "").is_err(), "{before}{mark}");
+        }
+        for before in [r"\", r"\u", r"\u00", r"\\", r"\\u00", "%", "%4", r"\u0025", r"\u00254", "%25"] {
+            let body = format!(r#"{{"k":"{before}{mark}"}}"#);
+            assert!(put(pair, &ALL, "/", &JSON, &body).is_err(), "{body}");
+        }
+        // One that is finished is a character like any other.
+        let encoded = query::encode(secret.as_bytes());
+        for before in ["%20", "%41", "a+", "%3D", "50%25-off:"] {
+            let expected = format!("/v1/{before}{}?k={before}{}x", *encoded, *encoded);
+            let (target, _) = put(pair, &ALL, &format!("/v1/{before}{mark}?k={before}{mark}x"), &[], "").unwrap();
+            assert_eq!(target, expected);
+        }
+        for before in [r"\n", r"\u0041", r"\\:", r#"\""#, "é", "ключ", r"\ud83d\ude00"] {
+            let body = format!(r#"{{"k":"{before}{mark}{before}"}}"#);
+            let (_, sent) = put(pair, &ALL, "/", &JSON, &body).unwrap();
+            assert_eq!(values(&sent), values(&body.replace(mark, "MARK")).map(|all| all.replace("MARK", secret)));
+        }
+    }
+}
+
+#[test]
+fn a_body_in_another_character_set_is_refused() {
+    for (media_type, body) in
+        [("application/json", r#"{"k":"__KEY__"}"#), ("application/x-www-form-urlencoded", "k=__KEY__")]
+    {
+        let with = |parameters: &str| {
+            let content_type = format!("{media_type}{parameters}");
+            applied(&ALL, "/", &[("content-type", content_type.as_str())], body)
+        };
+        for parameters in ["", "; charset=utf-8", ";charset=\"UTF-8\"", "; v=1"] {
+            assert!(with(parameters).is_ok(), "{parameters}");
+        }
+        for parameters in [
+            "; charset=utf-16",
+            ";charset=ibm037",
+            "; charset=utf-8; charset=utf-7",
+            "; charset*=utf-16''x",
+            "; charset=utf-8, x",
+        ] {
+            assert!(with(parameters).is_err(), "{parameters}");
+        }
+    }
+}
+
+/// Every string in a JSON document, one a line.
+fn values(body: &str) -> Option<String> {
+    fn gather(value: &serde_json::Value, all: &mut String) {
+        match value {
+            serde_json::Value::String(text) => all.extend([text, "\n"]),
+            serde_json::Value::Array(elements) => elements.iter().for_each(|element| gather(element, all)),
+            serde_json::Value::Object(members) => members.values().for_each(|member| gather(member, all)),
+            _ => {}
+        }
+    }
+    let mut all = String::new();
+    gather(&serde_json::from_str(body).ok()?, &mut all);
+    Some(all)
+}
+
+/// What an agent may write beside a placeholder.
+fn beside(pieces: &'static [&'static str]) -> impl Strategy<Value = String> {
+    prop::collection::vec(prop::sample::select(pieces), 0..6).prop_map(|chosen| chosen.concat())
+}
+
+/// Percent-encoding as lenient readers undo it: what is no escape stays; then once more.
+fn readings(encoded: &str) -> Vec<String> {
+    let once = url::form_urlencoded::parse(encoded.as_bytes()).map(|(_, value)| value).collect::<Vec<_>>().join("&");
+    let own = String::from_utf8_lossy(&query::decode(encoded)).into_owned();
+    let twice = String::from_utf8_lossy(&query::decode(&own)).into_owned();
+    vec![once, own, twice]
+}
+
+const IN_QUERY: &[&str] = &[
+    "%", "%4", "%41", "%25", "%2", "%u", "%u00", "%5C", "%C3", "%E2%82", "u", "x", "0", "4", "a", "f", "+", "=", "-",
+    "\\", "&", ";", "%20", "%00",
+];
+const IN_JSON: &[&str] = &[
+    "\\", "\\\\", "\\n", "\\u", "\\u00", "\\u0041", "\\u005c", "\\u0025", "\\\"", "\\ud83d", "\\ude00", "%", "%4",
+    "%25", "u", "x", "0", "4", "a", "f", "t", "é", " ", "\",\"",
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(2000) })]
+
+    #[test]
+    fn whatever_stands_around_a_placeholder_the_upstream_reads_the_secret_whole(
+        pair in prop::sample::select(PAIRS.to_vec()),
+        before in beside(IN_QUERY),
+        after in beside(IN_QUERY),
+    ) {
+        let (mark, secret) = pair;
+        let pairs = format!("a=1&k={before}{mark}{after}");
+        if let Ok((target, _)) = put(pair, &ALL, &format!("/v1?{pairs}"), &[], "") {
+            for reading in readings(target.split_once('?').unwrap().1) {
+                prop_assert!(reading.contains(secret), "{target} is read as {reading}");
+            }
+        }
+        if let Ok((_, body)) = put(pair, &ALL, "/", &FORM, &pairs) {
+            for reading in readings(&body) {
+                prop_assert!(reading.contains(secret), "{body} is read as {reading}");
+            }
+        }
+    }
+
+    #[test]
+    fn whatever_stands_around_a_placeholder_a_document_holds_the_secret_whole(
+        pair in prop::sample::select(PAIRS.to_vec()),
+        before in beside(IN_JSON),
+        after in beside(IN_JSON),
+    ) {
+        let (mark, secret) = pair;
+        let body = format!(r#"{{"k":["{before}{mark}{after}"]}}"#);
+        if let Ok((_, sent)) = put(pair, &ALL, "/", &JSON, &body) {
+            let read = values(&sent).unwrap();
+            prop_assert_eq!(&read, &values(&body).unwrap().replace(mark, secret));
+            prop_assert!(read.contains(secret));
+            // As somebody reads it who takes the text for a URL.
+            prop_assert!(String::from_utf8_lossy(&query::decode(&read)).contains(secret), "{read}");
+        }
     }
 }

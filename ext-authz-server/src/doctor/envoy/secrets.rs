@@ -27,7 +27,7 @@ pub(super) fn examine(document: &Value, clusters: &BTreeSet<String>, config: &Co
     }
     if !given.is_empty() {
         let is_whole = document.pointer("/dynamic_resources/cds_config").is_none();
-        findings.note("Envoy: client certificates of Keyward", presented(&given, &asked, is_whole));
+        findings.note("Envoy: client certificates of Keyward", presented(&given, &asked, &asked_of_keyward, is_whole));
     }
 }
 
@@ -65,10 +65,15 @@ fn answered(asked: &BTreeSet<&str>, given: &BTreeSet<&str>) -> Seen {
 }
 
 /// Whether some cluster of this file presents what Keyward gives. This is one Envoy, and there may be another one.
-fn presented(given: &BTreeSet<&str>, asked: &BTreeSet<&str>, is_whole: bool) -> Seen {
+fn presented(given: &BTreeSet<&str>, asked: &BTreeSet<&str>, of_keyward: &BTreeSet<&str>, is_whole: bool) -> Seen {
     let unused: Vec<&str> = given.difference(asked).copied().collect();
     if unused.is_empty() {
-        return Ok(format!("each of `{}` is asked for", listed(given)));
+        let elsewhere: BTreeSet<&str> = given.difference(of_keyward).copied().collect();
+        if elsewhere.is_empty() {
+            return Ok(format!("each of `{}` is asked for", listed(given)));
+        }
+        let seen = format!("`{}` is asked of a cluster that no filter of this file asks", listed(&elsewhere));
+        return Err(Wrong::warned(seen, "see that this cluster leads to Keyward's `listen.grpc`"));
     }
     let seen = format!("nothing in this file asks for `{}`", unused.join("`, `"));
     if !is_whole {
@@ -147,6 +152,9 @@ bindings:
         let both = found(&envoy(&[("bank", "keyward"), ("spiffe://mesh/own", "spire")]));
         let outcomes: Vec<_> = both.iter().map(|own| own.outcome).collect();
         assert_eq!(outcomes, [Outcome::Pass, Outcome::Pass], "{both:?}");
+
+        let [elsewhere] = &found(&envoy(&[("bank", "spire")]))[..] else { panic!() };
+        assert_eq!(elsewhere.outcome, Outcome::Warn, "{elsewhere:?}");
 
         let [unknown, unused] = &found(&envoy(&[("bnak", "keyward"), ("staging", "keyward")]))[..] else { panic!() };
         assert_eq!((unknown.outcome, unused.outcome), (Outcome::Fail, Outcome::Warn));

@@ -27,6 +27,11 @@ pub(crate) trait RemoteStore: Send + Sync {
     /// What is wrong with it; no part of it.
     fn check_form(&self, rest: &str) -> Result<(), &'static str>;
 
+    /// Whether names that differ in capital and small letters alone are one name there.
+    fn folds_case(&self) -> bool {
+        false
+    }
+
     /// What is there now.
     fn read(&self, rest: &str) -> impl Future<Output = Result<Given, StoreError>> + Send;
 
@@ -67,6 +72,10 @@ impl<S: RemoteStore> SecretStore for S {
                 }
             }
         })
+    }
+
+    fn ignores_case(&self) -> bool {
+        self.folds_case()
     }
 
     fn terms(&self) -> Option<Terms> {

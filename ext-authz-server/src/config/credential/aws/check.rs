@@ -8,9 +8,9 @@ use crate::config::SecretSource;
 use crate::config::check::Checker;
 use crate::config::credential::Kind;
 use crate::credential::aws::role::is_role_arn;
-use crate::credential::aws::session::SessionTemplate;
+use crate::credential::aws::session::{SessionError, SessionTemplate};
 use crate::credential::aws::sigv4::Rules;
-use crate::credential::aws::template::Template;
+use crate::credential::aws::template::{Place, Template};
 
 const ROLE_REMEDY: &str = "write `arn:aws:iam::111122223333:role/NAME`";
 
@@ -138,10 +138,18 @@ fn tenants(key: &str, role: &AwsRole, checker: &mut Checker<'_>) {
             (_, Some(source)) if seen.contains(&source) => {
                 checker.add(key, "it is another tenant's", "give each tenant its own");
             }
+            (_, Some(source)) if is_a_callers(source) => {
+                checker.add(key, "it is a caller's, not the tenant's", "name a secret that all of the tenant have");
+            }
             (_, Some(source)) => seen.push(source),
             _ => {}
         }
     }
+}
+
+fn is_a_callers(source: &SecretSource) -> bool {
+    let placeholders = ["{user}", "{agent}", "{issuer}"];
+    source.provider().is_some() || placeholders.iter().any(|name| source.reference.contains(name))
 }
 
 fn web_identity(key: &str, own: &AwsWebIdentity, checker: &mut Checker<'_>) {
@@ -166,19 +174,20 @@ fn arn(key: &str, arn: &str, checker: &mut Checker<'_>) {
 
 /// An ARN whose role's name may hold placeholders; the account is not left to a token.
 fn arn_template(key: &str, template: &str, checker: &mut Checker<'_>) {
-    match Template::parse(template) {
-        Err(error) => checker.add(key, error.to_string(), ROLE_REMEDY),
+    match Template::parse(Place::Arn, template) {
+        Err(error) => checker.add(key, error.to_string(), error.remedy().unwrap_or(ROLE_REMEDY)),
         Ok(parsed) => arn(key, &parsed.with_each("x"), checker),
     }
 }
 
 fn session(key: &str, session: &AwsSession, checker: &mut Checker<'_>) {
     if let Err(error) = SessionTemplate::new(session) {
-        checker.add(
-            format!("{key}.session"),
-            error.to_string(),
-            "see the quotas of IAM and STS in AWS's documentation",
-        );
+        let own = match &error {
+            SessionError::Template { cause, .. } => cause.remedy(),
+            _ => None,
+        };
+        let remedy = own.unwrap_or("see the quotas of IAM and STS in AWS's documentation");
+        checker.add(format!("{key}.session"), error.to_string(), remedy);
     }
 }
 

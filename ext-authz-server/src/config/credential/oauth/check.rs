@@ -1,6 +1,7 @@
 //! What must not stand in a credential of `type: oauth`: each grant has its own fields, and each way to prove a client.
 
 use super::{ClientAuthentication, OauthClient, OauthCredential, OauthGrant, TOKEN, TokenFrom, TokenSource};
+use crate::caller::{self, PlaceholderError, TOUCHING_REMEDY};
 use crate::config::check::{Checker, names};
 use crate::identity::jwks::check_url;
 
@@ -37,6 +38,24 @@ pub(super) fn check(own: &OauthCredential, key: &str, checker: &mut Checker<'_>)
         self::token(token, &format!("{key}.actor"), checker);
     }
     particular(own, key, checker);
+    subjects(own, key, checker);
+}
+
+/// Whom an assertion is about: two people are never one.
+fn subjects(own: &OauthCredential, key: &str, checker: &mut Checker<'_>) {
+    let subjects = [
+        ("assertion.subject", own.assertion.as_ref().and_then(|own| own.subject.as_deref())),
+        ("service_account.subject", own.service_account.as_ref().and_then(|own| own.subject.as_deref())),
+    ];
+    for (name, subject) in subjects {
+        if let Some(Err(error)) = subject.map(caller::check) {
+            let remedy = match error {
+                PlaceholderError::Touching => TOUCHING_REMEDY,
+                _ => "write for example `{user}`",
+            };
+            checker.add(format!("{key}.{name}"), error.to_string(), remedy);
+        }
+    }
 }
 
 /// Whether each field belongs to the grant, and whether those are there that it needs.
@@ -139,6 +158,12 @@ fn particular(own: &OauthCredential, key: &str, checker: &mut Checker<'_>) {
     if own.dpop && (own.query.is_some() || own.header.is_some() || own.template.is_some()) {
         let message = "a bound token goes into `authorization` with its proof beside it (RFC 9449, 7.1)";
         checker.add(format!("{key}.dpop"), message, "remove `header`, `query` and `template`");
+    }
+    let is_public = own.client.as_ref().is_some_and(|client| client.authentication == ClientAuthentication::None);
+    if own.dpop && own.grant == OauthGrant::RefreshToken && is_public {
+        let message = "the refresh token of a public client is bound to one key (RFC 9449, 5), and here each access token has \
+                       a key of its own: the server would refuse the grant";
+        checker.add(format!("{key}.dpop"), message, "give the client an `authentication`, or remove `dpop`");
     }
     if let Some(app) = &own.app {
         checker.text(format!("{key}.app.id"), &app.id);

@@ -1,11 +1,8 @@
 //! Which role and which external id a caller gets, before STS is asked.
 
-use std::sync::Arc;
-
 use serde_json::json;
 
 use super::*;
-use crate::identity::Principal;
 use crate::scratch::Scratch;
 
 fn caller(tenant: &str) -> Caller {
@@ -80,6 +77,58 @@ async fn an_external_id_is_the_tenant_s_and_nothing_a_token_says() {
     for tenant in ["none", "bad", "acme"] {
         assert!(id(tenant).await.is_err(), "{tenant}");
     }
+}
+
+#[tokio::test]
+async fn two_tenants_with_one_external_id_in_two_places_are_both_denied() {
+    let dir = Scratch::new();
+    for (tenant, id) in
+        [("acme", "the-id-that-acme-brought"), ("big", "the-id-that-big-brought"), ("small", "the-id-that-small-has")]
+    {
+        dir.write(tenant, id);
+    }
+    let secrets = Secrets::standard(dir.path());
+    let tenant = |name: &str| json!({"role_arn": ARN, "external_id": {"ref": format!("file://{name}")}});
+    let listed = role(json!({
+        "tenants": {"acme": tenant("acme"), "big": tenant("big"), "gone": tenant("gone"), "small": tenant("small")},
+        "external_id": {"type": "listed"},
+    }));
+    let id = |tenant: &'static str| {
+        let (listed, secrets) = (&listed, &secrets);
+        async move { listed.external_id(&caller(tenant), secrets).await }
+    };
+    // A tenant without an id disturbs no other.
+    for tenant in ["acme", "big", "small"] {
+        assert!(id(tenant).await.unwrap().is_some(), "{tenant}");
+    }
+    assert!(id("gone").await.is_err());
+
+    // A line feed at the end makes no other id of it.
+    dir.write("small", "the-id-that-big-brought\n");
+    for (own, other) in [("big", "small"), ("small", "big")] {
+        let error = id(own).await.unwrap_err();
+        let shared = RoleError::SharedExternalId(own.into(), other.into()).to_string();
+        assert_eq!((error.kind, error.cause), (MintErrorKind::Rejected, shared));
+    }
+    assert!(id("acme").await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn while_another_tenant_s_external_id_cannot_be_read_it_could_be_the_same() {
+    let dir = Scratch::new();
+    dir.write("big", "the-id-that-big-brought");
+    let secrets = Secrets::standard(dir.path());
+    // Without a database the store of this one cannot be asked.
+    let listed = role(json!({
+        "tenants": {
+            "big": {"role_arn": ARN, "external_id": {"ref": "file://big"}},
+            "small": {"role_arn": ARN, "external_id": {"ref": "keyward://small"}},
+        },
+        "external_id": {"type": "listed"},
+    }));
+    let error = listed.external_id(&caller("big"), &secrets).await.unwrap_err();
+    assert_eq!(error.kind, MintErrorKind::Transient, "{}", error.cause);
+    assert!(error.cause.starts_with("the external id of tenant `small` cannot be compared: "), "{}", error.cause);
 }
 
 #[test]

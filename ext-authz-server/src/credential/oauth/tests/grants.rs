@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use super::*;
+use crate::database::{Database, DatabaseGrants};
 use crate::freshness::MintErrorKind;
-use crate::grants::{Grant, GrantCard, GrantError, GrantKey, Grants, Replaced, Version};
+use crate::grants::{Grant, GrantCard, GrantError, GrantKey, Grants, Replaced, Turns, Version};
 use crate::plan::Pending;
+use crate::seal::{LocalKey, Sealer};
 
 /// Grants in memory.
 #[derive(Default)]
@@ -18,6 +21,7 @@ struct Memory {
     slow_ms: AtomicUsize,
     /// Whether the next replacement is stored and its answer lost.
     deaf: AtomicBool,
+    turns: Turns,
 }
 
 // === impl Memory ===
@@ -51,7 +55,7 @@ impl Grants for Memory {
     ) -> Pending<'a, Result<Replaced, GrantError>> {
         Box::pin(async move {
             let slow_ms = self.slow_ms.load(Ordering::Relaxed) as u64;
-            tokio::time::sleep(std::time::Duration::from_millis(slow_ms)).await;
+            tokio::time::sleep(Duration::from_millis(slow_ms)).await;
             if self.failing.load(Ordering::Relaxed) > 0 {
                 self.failing.fetch_sub(1, Ordering::Relaxed);
                 return Err(GrantError("out of reach".to_owned()));
@@ -81,6 +85,18 @@ impl Grants for Memory {
     fn list<'a>(&'a self, _tenant: Option<&'a str>) -> Pending<'a, Result<Vec<GrantCard>, GrantError>> {
         Box::pin(async { Ok(Vec::new()) })
     }
+
+    fn turns(&self) -> &Turns {
+        &self.turns
+    }
+
+    fn lease<'a>(&'a self, _key: &'a GrantKey, _duration: Duration) -> Pending<'a, Result<bool, GrantError>> {
+        Box::pin(async { Ok(true) })
+    }
+
+    fn release<'a>(&'a self, _key: &'a GrantKey) -> Pending<'a, Result<(), GrantError>> {
+        Box::pin(async { Ok(()) })
+    }
 }
 
 fn grant(secret: &str) -> Grant {
@@ -101,10 +117,16 @@ struct Rotating {
 
 impl Rotating {
     async fn start(first: &str) -> Rotating {
+        Rotating::slow(first, Duration::ZERO).await
+    }
+
+    /// One that thinks for a while about what it is asked.
+    async fn slow(first: &str, pause: Duration) -> Rotating {
         let live = Arc::new(Mutex::new(Some(first.to_owned())));
         let (state, count) = (Arc::clone(&live), AtomicUsize::new(1));
         let server = Server::start(move |asked| {
             let mut live = state.lock().unwrap();
+            std::thread::sleep(pause);
             if asked.field("refresh_token") != *live {
                 *live = None;
                 return (400, json!({"error": "invalid_grant"}));
@@ -137,6 +159,16 @@ impl Rotating {
 fn with_grants(scratch: &Scratch, grants: &Arc<Memory>) -> Arc<Sources> {
     let secrets = Arc::new(Secrets::standard(scratch.path()));
     Arc::new(Sources::new(secrets).with_grants(Arc::clone(grants) as Arc<dyn Grants>))
+}
+
+/// A replica on the database in this folder.
+async fn replica(scratch: &Scratch) -> Arc<Sources> {
+    let url = format!("sqlite://{}", scratch.path().join("keyward.db").display());
+    let database = Database::open(&url, 4).await.unwrap();
+    let key = LocalKey::parse(b"MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=").unwrap();
+    let sealer = Arc::new(Sealer::new(database.clone(), vec![Arc::new(key)]).unwrap());
+    let grants = Arc::new(DatabaseGrants::new(database, sealer).unwrap());
+    Arc::new(Sources::new(Arc::new(Secrets::standard(scratch.path()))).with_grants(grants))
 }
 
 fn key_of(caller: &Caller, provider: &str) -> GrantKey {
@@ -192,12 +224,56 @@ async fn a_mint_that_is_given_up_still_stores_the_next_token() {
     let grants = Memory::with(&key, "the-first-refresh-token");
     let (sources, credential) = (with_grants(&scratch, &grants), server.credential(json!({"provider": "slow"})));
     grants.slow_ms.store(500, Ordering::Relaxed);
-    let limit = std::time::Duration::from_millis(250);
+    let limit = Duration::from_millis(250);
     assert!(tokio::time::timeout(limit, mint(&credential, &alice, &sources)).await.is_err());
     // The next one waits for it.
     mint(&credential, &alice, &sources).await.unwrap();
     assert_eq!(server.live().as_deref(), Some("the-refresh-token-2"));
     assert_eq!(grants.secret(&key), server.live());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mint_that_is_given_up_before_the_answer_still_stores_the_next_token() {
+    let (alice, scratch) = (caller("alice", "x"), Scratch::new());
+    let key = key_of(&alice, "unheard");
+    let server = Rotating::slow("the-first-refresh-token", Duration::from_millis(500)).await;
+    let grants = Memory::with(&key, "the-first-refresh-token");
+    let (sources, credential) = (with_grants(&scratch, &grants), server.credential(json!({"provider": "unheard"})));
+    let limit = Duration::from_millis(250);
+    assert!(tokio::time::timeout(limit, mint(&credential, &alice, &sources)).await.is_err());
+    // Whoever ends, ends after it.
+    sources.close().await;
+    assert_eq!(grants.secret(&key).as_deref(), Some("the-refresh-token-1"));
+    assert_eq!(grants.secret(&key), server.live());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_take_turns_at_a_persons_grant_and_at_a_services() {
+    let (alice, scratch) = (caller("alice", "x"), Scratch::new());
+    scratch.write("seed", "the-first-refresh-token");
+    let replicas = [replica(&scratch).await, replica(&scratch).await];
+    let key = key_of(&alice, "replicas");
+    let given = grant("the-first-refresh-token");
+    let stored = replicas[0].grants().unwrap().replace(&key, None, &given).await;
+    assert!(matches!(stored, Ok(Replaced::Stored(_))), "{stored:?}");
+    for source in [json!({"provider": "replicas"}), json!({"refresh_token": {"ref": "file://seed"}})] {
+        let server = Rotating::slow("the-first-refresh-token", Duration::from_millis(50)).await;
+        let mut mints = tokio::task::JoinSet::new();
+        for number in 0..8 {
+            let mut more = source.clone();
+            more["scopes"] = json!([format!("s{number}")]);
+            let (credential, sources) = (server.credential(more), replicas[number % 2].clone());
+            let alice = alice.clone();
+            mints.spawn(async move { mint(&credential, &alice, &sources).await.map(drop) });
+        }
+        for result in mints.join_all().await {
+            assert_eq!(result, Ok(()), "{source}");
+        }
+        assert_eq!(server.live().as_deref(), Some("the-refresh-token-8"), "{source}");
+        assert_eq!(server.server.asked().len(), 8, "no attempt was in vain: {source}");
+    }
+    let (loaded, _) = replicas[1].grants().unwrap().load(&key).await.unwrap().unwrap();
+    assert_eq!(loaded.secret.expose(), b"the-refresh-token-8");
 }
 
 #[tokio::test]
