@@ -42,8 +42,9 @@ pub const CAPACITY: usize = 8192;
 pub const MINT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long one call waits for a mint. Less than a decision may take, so that the denial says what was missing.
 const WAIT: Duration = Duration::from_secs(4);
-/// How long one call waits for what a store holds where the value before can serve: less than Envoy waits for a decision.
-const STALE_WAIT: Duration = Duration::from_millis(500);
+/// How long one call waits for what a store holds where the value before can serve, and how long a look keeps calls waiting at
+/// all: a decision may need several values, and Envoy waits a second for it.
+const STALE_WAIT: Duration = Duration::from_millis(200);
 /// How long a replaced value stays among those to scrub.
 pub const OVERLAP: Duration = Duration::from_secs(600);
 /// After an upstream refused a value, how long its successor is kept whatever the upstream says; doubled each time.
@@ -246,6 +247,7 @@ impl Freshness {
     ) -> watch::Receiver<Landed> {
         let (sender, receiver) = watch::channel(None);
         entry.flight = Some(receiver.clone());
+        entry.flown = Some(Instant::now());
         let (freshness, key) = (Arc::clone(self), entry.key.clone());
         let (birth, outdated) = (entry.birth, entry.outdated);
         let before = entry.current.as_ref().map(|current| current.material.clone());
@@ -269,7 +271,10 @@ impl Freshness {
     ) -> Result<Material, MintError> {
         // Not for what stores hold: a mint under way asks for it, and must not wait for a place that such mints take.
         let _place = match terms {
-            Terms::Minted => Some(self.flights.place(key.source()).await),
+            Terms::Minted => {
+                let place = tokio::time::timeout(MINT_TIMEOUT, self.flights.place(key.source())).await;
+                Some(place.map_err(|_| MintError::transient("too many are being had at that source already"))?)
+            }
             Terms::Stored { .. } => None,
         };
         let mint = async {

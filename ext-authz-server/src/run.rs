@@ -284,10 +284,13 @@ async fn follow_encryption_keys(snapshots: Arc<Snapshots>, serving: Arc<Snapshot
             said.clear();
             continue;
         };
-        match State::wrapping(database, &current.sources.secrets).await {
-            Ok(wrapping) => {
+        let replaced = async {
+            let wrapping = State::wrapping(database, &current.sources.secrets).await?;
+            Ok::<_, StateError>(state.sealer.replace(wrapping).await?)
+        };
+        match replaced.await {
+            Ok(()) => {
                 tracing::info!("other database.encryption_keys are in use");
-                state.sealer.replace(wrapping);
                 in_use = named(&current);
             }
             Err(error) => {

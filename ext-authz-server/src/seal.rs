@@ -122,10 +122,23 @@ impl Sealer {
     }
 
     /// Uses these key-encryption keys from now on. What is wrapped stays as it is.
-    pub fn replace(&self, wrapping: Vec<Arc<dyn WrapKey>>) {
-        if !wrapping.is_empty() {
-            self.wrapping.store(Arc::new(wrapping));
+    ///
+    /// # Errors
+    /// There is none, or a data key is wrapped under one that is not among them; those before stay in use.
+    pub async fn replace(&self, wrapping: Vec<Arc<dyn WrapKey>>) -> Result<(), SealError> {
+        if wrapping.is_empty() {
+            return Err(SealError::NoKey);
         }
+        let reading = |error: sqlx::Error| failed("read which keys wrap", &error);
+        let rows = sqlx::query("SELECT DISTINCT wrapping FROM data_keys").fetch_all(self.database.pool()).await;
+        for row in rows.map_err(reading)? {
+            let id: String = row.try_get(0).map_err(reading)?;
+            if wrapping.iter().all(|key| key.id() != id) {
+                return Err(SealError::UnknownWrapping(id));
+            }
+        }
+        self.wrapping.store(Arc::new(wrapping));
+        Ok(())
     }
 
     /// The key that wraps.

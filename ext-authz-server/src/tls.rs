@@ -34,6 +34,8 @@ const HANDSHAKE: Duration = Duration::from_secs(5);
 const MAX_HANDSHAKES: usize = 256;
 /// How long a handshake may take where others wait for its place.
 const PATIENCE: Duration = Duration::from_millis(500);
+/// How often it is looked whether there is room for one more.
+const ROOM: Duration = Duration::from_millis(5);
 /// How long to wait after a connection could not be accepted: mostly for want of file descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Whose certificate it is, and its name, in metrics.
@@ -230,14 +232,17 @@ impl ListenerTls {
                     tokio::time::sleep(PAUSE).await;
                     continue;
                 };
-                handshakes.retain(|(_, handshake)| !handshake.is_finished());
-                if handshakes.len() >= MAX_HANDSHAKES
-                    && let Some((begun, oldest)) = handshakes.pop_front()
-                {
-                    tokio::time::sleep_until(begun + PATIENCE).await;
-                    if !oldest.is_finished() {
-                        tracing::debug!("a TLS handshake took too long for how many there are");
-                        oldest.abort();
+                loop {
+                    handshakes.retain(|(_, handshake)| !handshake.is_finished());
+                    match handshakes.front() {
+                        Some((begun, oldest)) if handshakes.len() >= MAX_HANDSHAKES => {
+                            if begun.elapsed() >= PATIENCE {
+                                tracing::debug!("a TLS handshake took too long for how many there are");
+                                oldest.abort();
+                            }
+                            tokio::time::sleep(ROOM).await;
+                        }
+                        _ => break,
                     }
                 }
                 let acceptor = TlsAcceptor::from(self.serving.load().config.clone());

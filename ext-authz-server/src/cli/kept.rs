@@ -150,9 +150,9 @@ pub(super) fn grants(command: &Grants) -> Result<ExitCode, CommandError> {
 
 pub(super) fn keys(command: &Keys) -> Result<ExitCode, CommandError> {
     let KeysAction::Rotate { file } = &command.action;
+    let audit = open_audit(&load(file)?.current().config).map_err(other)?;
     // Opening wraps anew already; what is left is to say how the keys are now.
     let count = with_state(file, async |state, snapshot| {
-        let audit = open_audit(&snapshot.config).map_err(other)?;
         state.sealer.rewrap().await.map_err(other)?;
         let count = state.sealer.count().await.map_err(other)?;
         leave(&audit, Event::KeysRotated, format!("{count} data keys"), &snapshot)?;

@@ -100,7 +100,9 @@ fn owner(binding: &str, credential: &Arc<dyn Credential>, caller: &Caller) -> Di
         key = key.with("place", place.to_string());
     }
     let kept = Sources::key(credential, caller);
-    let is_personal = kept.is_some_and(|kept| kept.part("principal").is_some())
+    // A session of AWS tells its callers apart by what it says of them.
+    let is_one_callers = |kept: &Key| kept.part("principal").is_some() || kept.part("session").is_some();
+    let is_personal = kept.as_ref().is_some_and(is_one_callers)
         || credential.provider().is_some()
         || credential.references().iter().any(|reference| is_template(reference));
     if is_personal {
@@ -135,7 +137,8 @@ mod tests {
     }
 
     fn caller(tenant: &str, user: &str) -> Caller {
-        let principal = Principal { key: user.into(), tenant: tenant.into(), ..Principal::nobody() };
+        let principal =
+            Principal { key: user.into(), subject: user.into(), tenant: tenant.into(), ..Principal::nobody() };
         Caller { principal: Arc::new(principal), ..Caller::none("test") }
     }
 
@@ -177,6 +180,24 @@ mod tests {
         assert!(note(&former, &shared, &alice, "one").is_empty(), "another place is another owner");
         assert_eq!(note(&former, &shared, &bob, "two"), ["one"]);
         assert!(note(&former, &shared, &other, "three").is_empty());
+    }
+
+    #[test]
+    fn a_session_of_aws_is_its_callers() {
+        let role = serde_json::json!({
+            "regions": ["eu-central-1"],
+            "services": ["s3"],
+            "source": {
+                "type": "role",
+                "role_arn": "arn:aws:iam::111122223333:role/agents",
+                "external_id": {"type": "none"},
+                "session": {"name": "{user}"},
+            },
+        });
+        let aws = super::super::aws::Aws::new(serde_json::from_value(role).unwrap());
+        let (own, former): (Arc<dyn Credential>, _) = (Arc::new(aws), Former::default());
+        note(&former, &own, &caller("acme", "alice"), "one");
+        assert!(note(&former, &own, &caller("acme", "bob"), "two").is_empty());
     }
 
     #[test]

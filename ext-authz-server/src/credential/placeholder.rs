@@ -22,6 +22,11 @@ use crate::sources::Sources;
 /// Headers that describe the exact bytes of a body.
 const DIGESTS: [&str; 4] = ["content-md5", "digest", "content-digest", "repr-digest"];
 
+/// The most places of one request in which a secret is put.
+const MAX_PLACES: usize = 64;
+/// The most bytes that a target or a body may have with the secret in it: no answer to Envoy holds more.
+const MAX_CHANGED_BYTES: usize = 4 * 1024 * 1024;
+
 /// A placeholder and its secret.
 #[derive(Clone, Debug)]
 pub struct Placeholder(pub PlaceholderCredential);
@@ -142,7 +147,8 @@ impl Placeholder {
                 self.serves(Surface::Body)
             }
         };
-        let changed = json::replace(body, self.0.placeholder.as_bytes(), escaped, selects);
+        let from = self.0.placeholder.as_bytes();
+        let changed = json::replace(body, from, escaped, room(body, from, escaped)?, selects);
         let limits = Limits { max_bytes: changed.len(), ..Limits::default() };
         let after = parse(&changed, &limits).map_err(|_| unfit("with the secret the body would be no strict JSON"))?;
         self.check_json(&value, &after, secret)?;
@@ -220,10 +226,28 @@ fn is_utf8(content_type: &str) -> bool {
         })
 }
 
+/// As long as `text` can get with `to` in place of `from`: a buffer of that size never moves, so that no copy of the secret
+/// stays behind. An agent writes as many placeholders as it likes, so that is bounded.
+fn room(text: &[u8], from: &[u8], to: &[u8]) -> Result<usize, CredentialError> {
+    let (mut places, mut at) = (0, 0);
+    while let Some(rest @ [_, ..]) = text.get(at..) {
+        let is_there = rest.starts_with(from);
+        places += usize::from(is_there);
+        at += if is_there { from.len() } else { 1 };
+    }
+    let room = text.len() + places * to.len();
+    if places > MAX_PLACES || room > MAX_CHANGED_BYTES {
+        return Err(unfit(&format!(
+            "the placeholder stands there {places} times; at most {MAX_PLACES} are replaced, in 4 MiB"
+        )));
+    }
+    Ok(room)
+}
+
 /// Replaces in what stands behind the first `=` of each pair.
 fn in_values(pairs: &str, placeholder: &str, encoded: &str) -> Result<Zeroizing<String>, CredentialError> {
-    let places = pairs.matches(placeholder).count();
-    let mut out = Zeroizing::new(String::with_capacity(pairs.len() + places * encoded.len()));
+    let room = room(pairs.as_bytes(), placeholder.as_bytes(), encoded.as_bytes())?;
+    let mut out = Zeroizing::new(String::with_capacity(room));
     for (number, pair) in pairs.split('&').enumerate() {
         if number > 0 {
             out.push('&');
@@ -248,8 +272,8 @@ fn replaced(
     with: &str,
     is_open: fn(&str) -> bool,
 ) -> Result<Zeroizing<String>, CredentialError> {
-    let places = text.matches(placeholder).count();
-    let mut out = Zeroizing::new(String::with_capacity(text.len() + places * with.len()));
+    let room = room(text.as_bytes(), placeholder.as_bytes(), with.as_bytes())?;
+    let mut out = Zeroizing::new(String::with_capacity(room));
     let mut rest = text;
     while let Some((before, after)) = rest.split_once(placeholder) {
         out.push_str(before);

@@ -6,7 +6,9 @@ use std::time::Instant;
 use tokio::sync::watch;
 
 use super::times::{self, Times};
-use super::{Digest, Key, MAX_REFUSALS, MINT_TIMEOUT, MintError, MintErrorKind, OVERLAP, Origin, REFUSAL_HOLD, Terms};
+use super::{
+    Digest, Key, MAX_REFUSALS, MINT_TIMEOUT, MintError, MintErrorKind, OVERLAP, Origin, REFUSAL_HOLD, STALE_WAIT, Terms,
+};
 use crate::credential::Material;
 
 /// The most replaced values that are kept for one key.
@@ -20,6 +22,8 @@ pub(super) struct Entry {
     pub(super) key: Key,
     pub(super) current: Option<Current>,
     pub(super) flight: Option<watch::Receiver<Landed>>,
+    /// When the last mint began.
+    pub(super) flown: Option<Instant>,
     pub(super) failure: Option<Failure>,
     pub(super) retired: Vec<(Arc<Material>, Instant)>,
     pub(super) refusals: u32,
@@ -68,6 +72,7 @@ impl Entry {
             birth,
             current: None,
             flight: None,
+            flown: None,
             failure: None,
             retired: Vec::new(),
             refusals: 0,
@@ -88,10 +93,11 @@ impl Entry {
     }
 
     /// Whether the value is not to be used before another look, because nobody knows whether it still is the one. Where a
-    /// look failed a moment ago, no call waits for the next one.
+    /// look failed a moment ago, or does not end, no other call waits.
     fn is_overdue(&self, now: Instant) -> bool {
         let failed_lately = self.failure.as_ref().is_some_and(|failure| now < failure.until + MINT_TIMEOUT);
-        !failed_lately && self.current.as_ref().is_some_and(|current| now >= current.times.overdue_at)
+        let hangs = self.flight.is_some() && self.flown.is_some_and(|began| now >= began + STALE_WAIT);
+        !failed_lately && !hangs && self.current.as_ref().is_some_and(|current| now >= current.times.overdue_at)
     }
 
     pub(super) fn step(&self, now: Instant) -> Step {

@@ -91,6 +91,22 @@ async fn a_new_key_encryption_key_wraps_anew_and_leaves_the_data_alone() {
 }
 
 #[tokio::test]
+async fn keys_are_replaced_by_such_as_open_everything() {
+    let database = database().await;
+    let sealer = Sealer::new(database.clone(), vec![key(1)]).unwrap();
+    let sealed = sealer.seal(HERE, b"marked").await.unwrap();
+    assert!(matches!(sealer.replace(vec![key(2)]).await, Err(SealError::UnknownWrapping(_))), "too early");
+    assert!(matches!(sealer.replace(Vec::new()).await, Err(SealError::NoKey)));
+    assert_eq!(sealer.look().await.unwrap(), (1, 0), "those before are in use");
+    sealer.replace(vec![key(2), key(1)]).await.unwrap();
+    assert_eq!(sealer.look().await.unwrap(), (1, 1));
+    assert_eq!(sealer.rewrap().await.unwrap(), 1);
+    sealer.replace(vec![key(2)]).await.unwrap();
+    let fresh = Sealer::new(database, vec![key(2)]).unwrap();
+    assert_eq!(fresh.open(HERE, &sealed).await.unwrap().as_slice(), b"marked");
+}
+
+#[tokio::test]
 async fn a_data_key_that_was_given_to_another_tenant_does_not_open() {
     let database = database().await;
     let sealer = Sealer::new(database.clone(), vec![key(1)]).unwrap();

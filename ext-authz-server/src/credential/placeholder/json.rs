@@ -29,11 +29,15 @@ enum Container {
 
 /// `text`, which is valid JSON, with `from` replaced by `to` in every string value whose path `selects`. Both are written
 /// as they stand between quotes; `from` holds no character that JSON escapes. Where the beginning of `from` belongs to an
-/// escape (`\token` for `token`), it is another text and stays.
-pub(super) fn replace(text: &[u8], from: &[u8], to: &[u8], selects: impl Fn(&[Step]) -> bool) -> Zeroizing<Vec<u8>> {
-    // As long as it can get: the buffer never moves, so no copy of the secret stays behind.
-    let places = text.windows(from.len()).filter(|window| *window == from).count();
-    let mut out = Zeroizing::new(Vec::with_capacity(text.len() + places * to.len()));
+/// escape (`\token` for `token`), it is another text and stays. `room` is how long it can get.
+pub(super) fn replace(
+    text: &[u8],
+    from: &[u8],
+    to: &[u8],
+    room: usize,
+    selects: impl Fn(&[Step]) -> bool,
+) -> Zeroizing<Vec<u8>> {
+    let mut out = Zeroizing::new(Vec::with_capacity(room));
     let mut walk = Walk { text, at: 0, path: Vec::new(), open: Vec::new() };
     let mut copied = 0;
     while let Some((start, end)) = walk.next_value() {

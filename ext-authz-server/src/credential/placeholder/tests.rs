@@ -247,3 +247,21 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_secret_is_put_in_a_bounded_number_of_places() {
+    let text = |count: usize, separator: &str| vec![MARK; count].join(separator);
+    for (count, is_good) in [(MAX_PLACES, true), (MAX_PLACES + 1, false), (100_000, false)] {
+        let json = format!("[\"{}\"]", text(count, " "));
+        assert_eq!(applied(&ALL, "/", &JSON, &json).is_ok(), is_good, "{count} in JSON");
+        assert_eq!(
+            applied(&ALL, "/", &FORM, &format!("a={}", text(count, "&a="))).is_ok(),
+            is_good,
+            "{count} in a form"
+        );
+        assert_eq!(applied(&ALL, &format!("/{}", text(count, "/")), &[], "").is_ok(), is_good, "{count} in the path");
+    }
+    let long = "x".repeat(MAX_CHANGED_BYTES / MAX_PLACES);
+    let body = format!("[\"{}\"]", text(MAX_PLACES, " "));
+    assert!(put((MARK, &long), &ALL, "/", &JSON, &body).is_err());
+}
