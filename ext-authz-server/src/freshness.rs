@@ -327,7 +327,7 @@ impl Freshness {
         let mut entries = self.lock();
         // Forgotten meanwhile: whoever waits does not get it either.
         let Some(entry) = entries.get_mut(&digest).filter(|entry| entry.birth == birth) else {
-            return result.and(Err(MintError::transient("it was revoked while it was being minted")));
+            return result.and(Err(MintError::outrun()));
         };
         entry.flight = None;
         match result {

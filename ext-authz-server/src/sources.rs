@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::caller::Caller;
 use crate::connect::Invitations;
 use crate::credential::{Credential, Material};
-use crate::freshness::{Freshness, Key, MintError};
+use crate::freshness::{Freshness, Key, MintError, MintErrorKind};
 use crate::grants::Grants;
 use crate::outbound::Outbound;
 use crate::secret::Secrets;
@@ -114,6 +114,18 @@ impl Sources {
         credential: &Arc<dyn Credential>,
         caller: &Arc<Caller>,
     ) -> Result<Arc<Material>, MintError> {
+        match self.attempt(credential, caller).await {
+            // What made it invalid may be what it is to be made of: somebody who has connected just now.
+            Err(MintError { kind: MintErrorKind::Outrun, .. }) => self.attempt(credential, caller).await,
+            result => result,
+        }
+    }
+
+    async fn attempt(
+        self: &Arc<Self>,
+        credential: &Arc<dyn Credential>,
+        caller: &Arc<Caller>,
+    ) -> Result<Arc<Material>, MintError> {
         let mint = || credential.clone().mint(caller.clone(), self.clone());
         match Sources::key(credential, caller) {
             Some(key) => self.freshness().get(key, credential.terms(), mint).await,
@@ -124,6 +136,65 @@ impl Sources {
                     Err(MintError::transient(format!("secret `{references}`: the store did not answer in time")))
                 }
             },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::credential::{CredentialError, Minting, Outgoing, SlotName};
+
+    /// Is made invalid while it is had, the first time or each time.
+    struct Outrun {
+        attempts: AtomicUsize,
+        always: bool,
+    }
+
+    impl Credential for Outrun {
+        fn kind(&self) -> &'static str {
+            "outrun"
+        }
+
+        fn places(&self) -> Vec<SlotName> {
+            Vec::new()
+        }
+
+        fn references(&self) -> Vec<String> {
+            Vec::new()
+        }
+
+        fn key(&self, _caller: &Caller) -> Option<Key> {
+            Some(Key::new("outrun", "tenant"))
+        }
+
+        fn mint(self: Arc<Self>, _caller: Arc<Caller>, sources: Arc<Sources>) -> Minting {
+            Box::pin(async move {
+                let number = self.attempts.fetch_add(1, Ordering::SeqCst) + 1;
+                if self.always || number == 1 {
+                    sources.freshness().forget(&[("kind", "outrun")]);
+                }
+                Ok(Material::new().secret("token", format!("token-{number}").into_bytes()))
+            })
+        }
+
+        fn apply(&self, _material: &Material, _outgoing: &mut Outgoing<'_>) -> Result<(), CredentialError> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_made_invalid_while_it_was_had_is_had_once_more() {
+        for (always, expected) in [(false, Ok("token-2".to_owned())), (true, Err(MintErrorKind::Outrun))] {
+            let sources = Arc::new(Sources::new(Arc::new(Secrets::standard(std::path::Path::new("")))));
+            let credential = Arc::new(Outrun { attempts: AtomicUsize::new(0), always });
+            let kind: Arc<dyn Credential> = credential.clone();
+            let material = sources.material(&kind, &Arc::new(Caller::none("test"))).await;
+            let token = |material: Arc<Material>| material.text("token").unwrap_or_default().to_owned();
+            assert_eq!(material.map(token).map_err(|error| error.kind), expected);
+            assert_eq!(credential.attempts.load(Ordering::SeqCst), 2);
         }
     }
 }

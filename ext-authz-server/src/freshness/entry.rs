@@ -194,12 +194,12 @@ impl Entry {
         let is_withdrawn = match error.kind {
             MintErrorKind::Consent => true,
             MintErrorKind::Rejected => terms != Terms::Minted,
-            MintErrorKind::Transient | MintErrorKind::NeedsCaller => false,
+            MintErrorKind::Transient | MintErrorKind::NeedsCaller | MintErrorKind::Outrun => false,
         };
         if is_withdrawn && let Some(current) = self.current.take() {
             self.retire(current.material, now);
         }
-        if matches!(error.kind, MintErrorKind::Consent | MintErrorKind::NeedsCaller) {
+        if matches!(error.kind, MintErrorKind::Consent | MintErrorKind::NeedsCaller | MintErrorKind::Outrun) {
             self.failure = None;
             return;
         }

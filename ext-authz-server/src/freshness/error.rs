@@ -21,6 +21,8 @@ pub enum MintErrorKind {
     Consent,
     /// A caller: the material depends on who calls, and nobody does.
     NeedsCaller,
+    /// Another attempt: it was made invalid while it was being had, perhaps because the user gave another one just now.
+    Outrun,
 }
 
 // === impl MintError ===
@@ -42,6 +44,13 @@ impl MintError {
     #[must_use]
     pub fn consent(cause: impl ToString) -> MintError {
         MintError { kind: MintErrorKind::Consent, cause: cause.to_string() }
+    }
+
+    /// It was made invalid meanwhile.
+    #[must_use]
+    pub fn outrun() -> MintError {
+        let cause = "it was revoked or replaced while it was being had".to_owned();
+        MintError { kind: MintErrorKind::Outrun, cause }
     }
 
     /// It depends on a caller.

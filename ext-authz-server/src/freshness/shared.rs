@@ -100,7 +100,7 @@ pub(super) async fn once(
     {
         match shared.put(key, material, mark).await {
             Ok(true) => {}
-            Ok(false) => result = Err(MintError::transient("it was revoked while it was being minted")),
+            Ok(false) => result = Err(MintError::outrun()),
             Err(error) => failed("take a value", error),
         }
     }
