@@ -10,6 +10,7 @@ use keyward_server::serve::{Address, Bound, Listen, ServeError};
 use keyward_server::tls::Tls;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose};
 use serde_json::Value;
+use tokio::task::JoinHandle;
 use tonic::Code;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic_health::pb::HealthCheckRequest;
@@ -56,6 +57,17 @@ impl Files {
             certificate_file: file("server.pem"),
             key_file: file("server.key"),
             client_ca_file: Some(file("authority.pem")),
+        }
+    }
+
+    /// A listener with what is in use.
+    fn listen(&self) -> Listen {
+        Listen {
+            grpc: Address::Tcp("127.0.0.1:0".parse().unwrap()),
+            admin: "127.0.0.1:0".parse().unwrap(),
+            tls: Some(self.tls()),
+            secrets_on_loopback: false,
+            drain: Duration::ZERO,
         }
     }
 
@@ -125,21 +137,21 @@ async fn ask(client: &mut HealthClient<Channel>) -> bool {
     client.check(HealthCheckRequest { service: String::new() }).await.is_ok()
 }
 
+/// Serves at a free port until the task is aborted.
+async fn serve(scene: &Scene, listen: &Listen) -> (String, JoinHandle<Result<(), ServeError>>) {
+    let bound = Bound::bind(scene.engine.clone(), listen).await.unwrap();
+    let addresses: Value = serde_json::from_str(&bound.addresses()).unwrap();
+    let address = addresses["grpc"].as_str().unwrap().replace("0.0.0.0", "127.0.0.1");
+    (address, tokio::spawn(bound.serve(std::future::pending())))
+}
+
 #[tokio::test]
 async fn new_files_serve_new_connections_and_bad_ones_change_nothing() {
     let scene = Scene::start().await;
     let files = Files::new();
-    let listen = Listen {
-        grpc: Address::Tcp("127.0.0.1:0".parse().unwrap()),
-        admin: "127.0.0.1:0".parse().unwrap(),
-        tls: Some(files.tls()),
-        secrets_on_loopback: false,
-        drain: Duration::ZERO,
-    };
-    let bound = Bound::bind(scene.engine.clone(), &listen).await.unwrap();
-    let addresses: Value = serde_json::from_str(&bound.addresses()).unwrap();
-    let address = addresses["grpc"].as_str().unwrap();
-    let serving = tokio::spawn(bound.serve(std::future::pending()));
+    let listen = files.listen();
+    let (address, serving) = serve(&scene, &listen).await;
+    let address = address.as_str();
 
     let mut first = files.until(address, "one", "one").await;
     assert!(files.connect(address, "two", "one").await.is_none(), "a stranger's certificate was taken");
@@ -186,17 +198,9 @@ async fn new_files_serve_new_connections_and_bad_ones_change_nothing() {
 async fn connections_that_say_nothing_keep_nobody_out() {
     let scene = Scene::start().await;
     let files = Files::new();
-    let listen = Listen {
-        grpc: Address::Tcp("127.0.0.1:0".parse().unwrap()),
-        admin: "127.0.0.1:0".parse().unwrap(),
-        tls: Some(files.tls()),
-        secrets_on_loopback: false,
-        drain: Duration::ZERO,
-    };
-    let bound = Bound::bind(scene.engine.clone(), &listen).await.unwrap();
-    let addresses: Value = serde_json::from_str(&bound.addresses()).unwrap();
-    let address = addresses["grpc"].as_str().unwrap();
-    let serving = tokio::spawn(bound.serve(std::future::pending()));
+    let listen = files.listen();
+    let (address, serving) = serve(&scene, &listen).await;
+    let address = address.as_str();
     let mut silent = Vec::new();
     for _ in 0..260 {
         silent.push(tokio::net::TcpStream::connect(address).await.unwrap());
@@ -211,10 +215,7 @@ async fn connections_that_say_nothing_keep_nobody_out() {
 
 /// Whether a caller who asks for keys is served at a listener.
 async fn asked_for_keys(scene: &Scene, files: &Files, listen: Listen) -> bool {
-    let bound = Bound::bind(scene.engine.clone(), &listen).await.unwrap();
-    let addresses: Value = serde_json::from_str(&bound.addresses()).unwrap();
-    let address = addresses["grpc"].as_str().unwrap().replace("0.0.0.0", "127.0.0.1");
-    let serving = tokio::spawn(bound.serve(std::future::pending()));
+    let (address, serving) = serve(scene, &listen).await;
     let channel = match listen.tls {
         Some(_) => files.channel(&address, "one", "one").await.unwrap(),
         None => Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap(),
