@@ -9,7 +9,7 @@ mod explain;
 mod kept;
 mod lifecycle;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use serde::Serialize;
 
 use crate::audit::{Record, Writer};
 use crate::caller::Caller;
-use crate::config::{self, ConfigError, Problem, json_schema, reference};
+use crate::config::{self, ConfigError, Loaded, Problem, json_schema, reference};
 use crate::credential::{kinds, try_out};
 use crate::doctor::{Hint, hints, remedied};
 use crate::hygiene;
@@ -225,9 +225,10 @@ fn check_config(command: &CheckConfig) -> Result<ExitCode, CommandError> {
 fn checked(command: &CheckConfig, warned: &mut Vec<Problem>) -> Result<String, CommandError> {
     let snapshots = load(&command.file)?;
     let snapshot = snapshots.current();
-    *warned = warnings(&command.file.config)?;
+    let loaded = config::load(&command.file.config).map_err(CommandError::Problems)?;
+    *warned = warnings(&loaded);
     if command.secrets {
-        let problems = borrowing(&snapshot, missing_secrets(&command.file.config, &snapshot))??;
+        let problems = borrowing(&snapshot, missing_secrets(&loaded, &snapshot))?;
         if !problems.is_empty() {
             return Err(CommandError::Problems(ConfigError { problems }));
         }
@@ -236,20 +237,18 @@ fn checked(command: &CheckConfig, warned: &mut Vec<Problem>) -> Result<String, C
 }
 
 /// What keeps a binding from serving, at its place; a server starts all the same.
-fn warnings(file: &Path) -> Result<Vec<Problem>, CommandError> {
-    let loaded = config::load(file).map_err(CommandError::Problems)?;
+fn warnings(loaded: &Loaded) -> Vec<Problem> {
     // Where bindings have a lifecycle, which of those that fit equally are active is not known here.
     let hints = hints(&loaded.config, |_| loaded.config.lifecycle.is_none()).into_iter();
     let warning = |hint: Hint<'_>| {
         let key = format!("bindings[{}].{}", hint.index, hint.key);
         loaded.problem(&key, hint.seen, hint.remedy)
     };
-    Ok(hints.map(warning).collect())
+    hints.map(warning).collect()
 }
 
 /// A problem for each secret that cannot be had, or cannot be used, at its place.
-async fn missing_secrets(file: &Path, snapshot: &Arc<Snapshot>) -> Result<Vec<Problem>, CommandError> {
-    let loaded = config::load(file).map_err(CommandError::Problems)?;
+async fn missing_secrets(loaded: &Loaded, snapshot: &Arc<Snapshot>) -> Vec<Problem> {
     let mut problems = Vec::new();
     let mut add = |key: &str, error: &str| {
         let (message, remedy) = remedied(error);
@@ -281,7 +280,7 @@ async fn missing_secrets(file: &Path, snapshot: &Arc<Snapshot>) -> Result<Vec<Pr
         }
     }
     problems.sort_by_key(|problem| (problem.line, problem.column));
-    Ok(problems)
+    problems
 }
 
 fn load(file: &ConfigFile) -> Result<Arc<Snapshots>, CommandError> {

@@ -108,14 +108,9 @@ pub trait Credential: Send + Sync {
         None
     }
 
-    /// Whether it covers what other credentials put on the request, and so comes last.
-    fn signs(&self) -> bool {
-        false
-    }
-
     /// When it is applied.
     fn turn(&self) -> Turn {
-        if self.signs() { Turn::Sign } else { Turn::Fill }
+        Turn::Fill
     }
 
     /// Puts it on the request. The secret fields of the material are scrubbed anyway; what is composed of them is told to
@@ -277,8 +272,7 @@ pub async fn inject(
                 let material = material.map_err(|error| denial(binding, &**credential, &error))?;
                 leak::note(binding, credential, &material, Some(&caller.principal.key), known);
                 for before in sources.secrets.former().note(&binding.id, credential, caller, &material) {
-                    outgoing.scrub(before.expose());
-                    decoded(credential, before.expose()).iter().for_each(|form| outgoing.scrub(form.expose()));
+                    scrub(credential, before.expose(), &mut outgoing);
                 }
                 origins.extend_from_slice(material.origins());
             }
@@ -306,11 +300,16 @@ async fn put(
         check_secret(secret.expose())?;
     }
     for value in material.scrub() {
-        outgoing.scrub(value);
-        decoded(credential, value).iter().for_each(|form| outgoing.scrub(form.expose()));
+        scrub(credential, value, outgoing);
     }
     credential.apply(&material, outgoing)?;
     Ok(material)
+}
+
+/// Takes a secret of this credential out of the answer, in whatever way it is written.
+fn scrub(credential: &Arc<dyn Credential>, secret: &[u8], outgoing: &mut Outgoing<'_>) {
+    outgoing.scrub(secret);
+    decoded(credential, secret).iter().for_each(|form| outgoing.scrub(form.expose()));
 }
 
 /// What a secret of this credential, or of one of its parts, says besides; see [`Credential::decoded`].
@@ -338,7 +337,8 @@ pub async fn try_out(
 
 /// Refuses a request of which only a part is here where a credential reads the whole of it.
 fn check_whole(choice: &Choice, request: &Request<'_>) -> Result<(), Denial> {
-    let reads = |credential: &Arc<dyn Credential>| credential.signs() || !credential.placeholders().is_empty();
+    let reads =
+        |credential: &Arc<dyn Credential>| credential.turn() == Turn::Sign || !credential.placeholders().is_empty();
     if !choice.bindings.iter().flat_map(|binding| &binding.credentials).any(reads) {
         return Ok(());
     }

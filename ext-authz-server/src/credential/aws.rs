@@ -21,7 +21,7 @@ use std::time::{Duration, SystemTime};
 
 use sha2::{Digest, Sha256};
 
-use super::{Credential, CredentialError, Material, Minting, Outgoing, Probing, SlotName};
+use super::{Credential, CredentialError, Material, Minting, Outgoing, Probing, SlotName, Turn};
 use crate::caller::{self, Caller};
 use crate::config::credential::Kind as _;
 use crate::config::{AwsCredential, AwsKeys, AwsPayload, AwsSignature, AwsSource};
@@ -193,8 +193,8 @@ impl Credential for Aws {
         }))
     }
 
-    fn signs(&self) -> bool {
-        true
+    fn turn(&self) -> Turn {
+        Turn::Sign
     }
 
     fn apply(&self, material: &Material, outgoing: &mut Outgoing<'_>) -> Result<(), CredentialError> {

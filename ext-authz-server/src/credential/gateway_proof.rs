@@ -14,7 +14,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::{Credential, CredentialError, Material, Minting, Outgoing, SlotName};
+use super::{Credential, CredentialError, Material, Minting, Outgoing, SlotName, Turn};
 use crate::caller::Caller;
 use crate::config::{GatewayProofCredential, SecretSource};
 use crate::freshness::{Key, MintError};
@@ -76,8 +76,8 @@ impl Credential for GatewayProof {
     }
 
     /// It covers the body, so nothing may change that afterwards.
-    fn signs(&self) -> bool {
-        true
+    fn turn(&self) -> Turn {
+        Turn::Sign
     }
 
     fn apply(&self, material: &Material, outgoing: &mut Outgoing<'_>) -> Result<(), CredentialError> {

@@ -13,7 +13,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose as Alphabet};
 use zeroize::Zeroizing;
 
 use super::template::{Stamp, Template, written};
-use super::{Credential, CredentialError, Material, Minting, Outgoing, SlotName, header, query};
+use super::{Credential, CredentialError, Material, Minting, Outgoing, SlotName, Turn, header, query};
 use crate::caller::Caller;
 use crate::config::{HmacAlgorithm, HmacCredential, KeyEncoding, SignatureEncoding};
 use crate::freshness::Key;
@@ -66,8 +66,8 @@ impl Credential for Hmac {
         key.ok().map(|key| SecretBytes::new(key.to_vec()))
     }
 
-    fn signs(&self) -> bool {
-        true
+    fn turn(&self) -> Turn {
+        Turn::Sign
     }
 
     fn apply(&self, material: &Material, outgoing: &mut Outgoing<'_>) -> Result<(), CredentialError> {

@@ -143,10 +143,6 @@ impl Credential for Probed {
         })
     }
 
-    fn signs(&self) -> bool {
-        self.credentials.iter().any(|credential| credential.signs())
-    }
-
     fn turn(&self) -> Turn {
         self.credentials.iter().map(|credential| credential.turn()).max().unwrap_or(Turn::Fill)
     }

@@ -297,10 +297,6 @@ impl<C: Credential + 'static> Credential for Minted<C> {
         Box::pin(async move { Ok(self.1.clone()) })
     }
 
-    fn signs(&self) -> bool {
-        self.0.signs()
-    }
-
     fn turn(&self) -> Turn {
         self.0.turn()
     }
