@@ -23,6 +23,10 @@ pub mod extension {
     pub const DECISION_ID: &str = "keyward.decision_id";
     /// The Envoy cluster to which the route sends the request.
     pub const CLUSTER: &str = "keyward.cluster";
+    /// The SHA-256 of the client certificate of the connection, in lower-case hex; absent where there is none.
+    pub const PEER_CERTIFICATE: &str = "keyward.peer_certificate_sha256";
+    /// The first URI name of the client certificate of the connection, for example a SPIFFE id; absent where there is none.
+    pub const PEER_URI_SAN: &str = "keyward.peer_uri_san";
 }
 
 /// Headers that begin with this are Keyward's own: the filter removes them from every client's request.

@@ -12,6 +12,18 @@ pub enum Reason {
     Unauthenticated,
     /// The access token was refused: signature, issuer, audience, lifetime or algorithm.
     InvalidToken,
+    /// The proof that the caller holds the token's key is missing or was refused (RFC 9449, RFC 8705).
+    InvalidProof,
+    /// A proof with the nonce that the answer carries is wanted (RFC 9449 section 8).
+    UseDpopNonce,
+    /// The token lacks scopes; the challenge names all that the operation needs.
+    InsufficientScope,
+    /// Access of this principal, agent, binding or tenant was revoked.
+    AccessRevoked,
+    /// The MCP session is unknown, is somebody else's, or has ended.
+    SessionNotFound,
+    /// Too many requests; `Retry-After` says when to try again.
+    Throttled,
     /// The policy does not allow this principal this operation, or there is no such operation.
     NotAllowed,
     /// The destination is not registered, or the credential is not bound to it.
@@ -64,9 +76,15 @@ struct Row {
 
 impl Reason {
     /// All reasons, in the order of the documentation.
-    pub const ALL: [Reason; 21] = [
+    pub const ALL: [Reason; 27] = [
         Reason::Unauthenticated,
         Reason::InvalidToken,
+        Reason::InvalidProof,
+        Reason::UseDpopNonce,
+        Reason::InsufficientScope,
+        Reason::AccessRevoked,
+        Reason::SessionNotFound,
+        Reason::Throttled,
         Reason::NotAllowed,
         Reason::DestinationDenied,
         Reason::CredentialUnavailable,
@@ -132,6 +150,12 @@ impl Reason {
         match self {
             Reason::Unauthenticated => row("unauthenticated", 401, 401, -32001, "an access token is required"),
             Reason::InvalidToken => row("invalid_token", 401, 401, -32001, "the access token was refused"),
+            Reason::InvalidProof => row("invalid_proof", 401, 401, -32001, "the proof of possession was refused"),
+            Reason::UseDpopNonce => row("use_dpop_nonce", 401, 401, -32001, "a proof with a nonce is required"),
+            Reason::InsufficientScope => row("insufficient_scope", 403, 403, -32019, "more scopes are required"),
+            Reason::AccessRevoked => row("access_revoked", 200, 403, -32017, "access was revoked"),
+            Reason::SessionNotFound => row("session_not_found", 404, 404, -32018, "the session was not found"),
+            Reason::Throttled => row("throttled", 429, 429, -32016, "too many requests; try again later"),
             Reason::NotAllowed => row("not_allowed", 200, 403, -32003, "not allowed by policy"),
             Reason::DestinationDenied => row("destination_denied", 200, 403, -32004, "the destination is not allowed"),
             Reason::CredentialUnavailable => {

@@ -46,6 +46,8 @@ pub struct Refused<'a> {
     pub prescribed: Option<&'a Refusal>,
     /// What a person is asked to do first, where that is the reason.
     pub invited: Option<&'a Invited>,
+    /// Headers of the denial's own, by lower-case name; they replace the usual ones.
+    pub headers: &'a [(&'static str, String)],
     /// The decision.
     pub decision_id: &'a str,
     /// The revision that served.
@@ -111,13 +113,15 @@ pub fn denied(refused: &Refused<'_>) -> CheckResponse {
         None => body(refused),
     };
     let mut headers = vec![overwrite("content-type", "application/json"), overwrite("cache-control", "no-store")];
-    if status == 401 {
+    let own = |name: &str| refused.headers.iter().any(|(own, _)| *own == name);
+    if status == 401 && !own("www-authenticate") {
         let challenge = match refused.reason {
             Reason::InvalidToken => r#"Bearer realm="keyward", error="invalid_token""#,
             _ => r#"Bearer realm="keyward""#,
         };
         headers.push(overwrite("www-authenticate", challenge));
     }
+    headers.extend(refused.headers.iter().map(|(name, value)| overwrite(name, value)));
     for (name, value) in refused.prescribed.iter().flat_map(|prescribed| prescribed.headers()) {
         if !name.eq_ignore_ascii_case("content-type") {
             headers.push(overwrite(name, value));

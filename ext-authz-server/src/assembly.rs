@@ -16,7 +16,9 @@ use crate::identity::IdentityError;
 use crate::lifecycle::{Book, Gate};
 use crate::perimeter::authority::{AuthorityError, HostPattern};
 use crate::perimeter::{Destination, DestinationError, Entry, MethodClass, Perimeter};
-use crate::plan::{Decide, Identify, Mode, NotIdentified, Parts, Pending, Plan, Principal, Question, Server, Verdict};
+use crate::plan::{
+    Decide, Identify, Mode, NotIdentified, Parts, Pending, Plan, Presented, Principal, Question, Server, Verdict,
+};
 use crate::policy;
 use crate::snapshot::Snapshot;
 
@@ -209,8 +211,9 @@ impl Doors {
 }
 
 impl Identify for Doors {
-    fn identify<'a>(&'a self, authorization: Option<&'a str>) -> Pending<'a, Result<Arc<Principal>, NotIdentified>> {
+    fn identify<'a>(&'a self, presented: &'a Presented<'a>) -> Pending<'a, Result<Arc<Principal>, NotIdentified>> {
         Box::pin(async move {
+            let authorization = presented.request.headers.find("authorization");
             let digest: Option<[u8; 32]> = authorization.map(|text| Sha256::digest(text.as_bytes()).into());
             if let Some(principal) = digest.as_ref().and_then(|digest| self.remembered(digest)) {
                 return Ok(principal);

@@ -22,7 +22,7 @@ use crate::decision::{Denial, Stage};
 use crate::operation::Content;
 use crate::perimeter::authority::Authority;
 use crate::perimeter::{Facts, Passage};
-use crate::plan::{NotIdentified, Plan, Principal, Server};
+use crate::plan::{NotIdentified, Plan, Presented, Principal, Server};
 use crate::request::Request;
 use crate::trail::Trail;
 use crate::verdict::{self, Verdicts};
@@ -48,7 +48,7 @@ pub struct Service {
 /// The first denial.
 pub async fn decide(plan: &Plan, request: &Request<'_>, trail: &mut Trail) -> Result<Injection, Denial> {
     let read = read(plan, request, trail);
-    let principal = identify(plan, request).await;
+    let principal = identify(plan, request, trail).await;
     let principal = trail.note(Stage::Identity, principal)?;
     trail.principal = Some(principal.clone());
     // A malformed message is refused only now: who is not recognised learns nothing else.
@@ -99,8 +99,9 @@ fn read<'a>(plan: &Plan, request: &'a Request<'a>, trail: &mut Trail) -> Result<
     }
 }
 
-async fn identify(plan: &Plan, request: &Request<'_>) -> Result<Arc<Principal>, Denial> {
-    let identified = plan.identity().identify(request.headers.find("authorization")).await;
+async fn identify(plan: &Plan, request: &Request<'_>, trail: &Trail) -> Result<Arc<Principal>, Denial> {
+    let server = trail.server.as_deref().and_then(|name| plan.server(name));
+    let identified = plan.identity().identify(&Presented { request, server }).await;
     identified.map_err(|error| match error {
         NotIdentified::Missing => Denial::new(Stage::Identity, Reason::Unauthenticated, "no access token"),
         NotIdentified::Refused(cause) => Denial::new(Stage::Identity, Reason::InvalidToken, cause),
@@ -253,6 +254,7 @@ impl Engine {
                 shape: if is_rebound(&request, &denial) { &Shape::Plain } else { &trail.shape },
                 prescribed: trail.prescribed.as_ref().filter(|_| denial.stage == Stage::Request),
                 invited: self.invited(&plan, &trail, &denial).await.as_ref(),
+                headers: &denial.headers,
                 decision_id: &request.decision_id,
                 policy_revision: plan.revision(),
             }),

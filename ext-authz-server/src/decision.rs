@@ -11,6 +11,12 @@ pub enum Stage {
     Request,
     /// Whether the request may go there.
     Perimeter,
+    /// Whether anything that the request rests on was revoked.
+    Revocation,
+    /// Whether the MCP session is the caller's own.
+    Session,
+    /// Whether there were too many requests.
+    Throttle,
     /// Whether this principal may do this.
     Policy,
     /// Which binding serves, and whether it may go to this host.
@@ -32,6 +38,8 @@ pub struct Denial {
     pub cause: String,
     /// The provider at which the person has to connect an account first, where that is why.
     pub provider: Option<String>,
+    /// Headers of the answer besides, by lower-case name: a challenge, a nonce, when to try again.
+    pub headers: Vec<(&'static str, String)>,
 }
 
 /// A stage that ran, for `keyward explain`.
@@ -49,10 +57,13 @@ pub struct Step {
 
 impl Stage {
     /// All stages in order.
-    pub const ALL: [Stage; 7] = [
+    pub const ALL: [Stage; 10] = [
         Stage::Identity,
         Stage::Request,
         Stage::Perimeter,
+        Stage::Revocation,
+        Stage::Session,
+        Stage::Throttle,
         Stage::Policy,
         Stage::Binding,
         Stage::Credential,
@@ -66,6 +77,9 @@ impl Stage {
             Stage::Request => "request",
             Stage::Identity => "identity",
             Stage::Perimeter => "perimeter",
+            Stage::Revocation => "revocation",
+            Stage::Session => "session",
+            Stage::Throttle => "throttle",
             Stage::Policy => "policy",
             Stage::Binding => "binding",
             Stage::Credential => "credential",
@@ -80,12 +94,19 @@ impl Denial {
     /// A denial at `stage`.
     #[must_use]
     pub fn new(stage: Stage, reason: Reason, cause: impl ToString) -> Denial {
-        Denial { stage, reason, cause: cause.to_string(), provider: None }
+        Denial { stage, reason, cause: cause.to_string(), provider: None, headers: Vec::new() }
     }
 
     /// The same, and where the person has to connect an account.
     #[must_use]
     pub fn at_provider(self, provider: Option<String>) -> Denial {
         Denial { provider, ..self }
+    }
+
+    /// The same with this header in the answer.
+    #[must_use]
+    pub fn with_header(mut self, name: &'static str, value: impl Into<String>) -> Denial {
+        self.headers.push((name, value.into()));
+        self
     }
 }

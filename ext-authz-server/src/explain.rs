@@ -174,7 +174,7 @@ fn facts(stage: Stage, trail: &Trail) -> Vec<String> {
                 fact("may go to", Some(&hosts.join(", ")));
             }
         }
-        Stage::Credential | Stage::Audit => {}
+        Stage::Revocation | Stage::Session | Stage::Throttle | Stage::Credential | Stage::Audit => {}
     }
     facts
 }

@@ -83,10 +83,19 @@ pub struct Verdict {
     pub bindings: Vec<String>,
 }
 
-/// Recognises who asks from the `authorization` header.
+/// What a caller shows of who it is: headers and the connection, and where it wants to go.
+#[derive(Clone, Copy)]
+pub struct Presented<'a> {
+    /// The request.
+    pub request: &'a Request<'a>,
+    /// The server entry that it seems to be for; whether it may go there is decided later.
+    pub server: Option<&'a Server>,
+}
+
+/// Recognises who asks.
 pub trait Identify: Send + Sync {
     /// The principal.
-    fn identify<'a>(&'a self, authorization: Option<&'a str>) -> Pending<'a, Result<Arc<Principal>, NotIdentified>>;
+    fn identify<'a>(&'a self, presented: &'a Presented<'a>) -> Pending<'a, Result<Arc<Principal>, NotIdentified>>;
 
     /// What keeps it from recognising anybody now, one sentence each; for readiness.
     fn problems(&self) -> Vec<String> {
@@ -159,7 +168,7 @@ pub struct Plan(Parts);
 struct Known(Arc<Principal>);
 
 impl Identify for Known {
-    fn identify<'a>(&'a self, _: Option<&'a str>) -> Pending<'a, Result<Arc<Principal>, NotIdentified>> {
+    fn identify<'a>(&'a self, _: &'a Presented<'a>) -> Pending<'a, Result<Arc<Principal>, NotIdentified>> {
         Box::pin(std::future::ready(Ok(self.0.clone())))
     }
 }

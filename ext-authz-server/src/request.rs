@@ -33,6 +33,8 @@ pub struct Request<'a> {
     pub cluster: Option<&'a str>,
     /// The address of Envoy's peer.
     pub source: Option<String>,
+    /// The client certificate of the connection to Envoy.
+    pub peer: Peer<'a>,
     /// The HTTP method.
     pub method: &'a str,
     /// `http` or `https`.
@@ -49,6 +51,15 @@ pub struct Request<'a> {
     pub headers: Headers<'a>,
     /// The body.
     pub body: &'a [u8],
+}
+
+/// The client certificate with which Envoy's peer connected, as Envoy or the filter says; empty without one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Peer<'a> {
+    /// Its SHA-256 in lower-case hex.
+    pub certificate_sha256: Option<&'a str>,
+    /// Its first URI name.
+    pub uri_san: Option<&'a str>,
 }
 
 /// Request headers. No `Debug` that shows values.
@@ -126,6 +137,10 @@ impl<'a> Request<'a> {
                     _ => None,
                 }
             }),
+            peer: Peer {
+                certificate_sha256: fact(extension::PEER_CERTIFICATE),
+                uri_san: fact(extension::PEER_URI_SAN),
+            },
             method: text(|http| &http.method),
             scheme,
             authority: Authority::parse(host).map(|authority| authority.with_default_port(scheme)),

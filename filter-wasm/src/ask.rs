@@ -18,6 +18,8 @@ pub(crate) struct Facts {
     pub(crate) cluster: Vec<u8>,
     /// The peer's address, `IP:port`.
     pub(crate) source: Vec<u8>,
+    /// The SHA-256 of the peer's certificate and its first URI name; empty where it has none.
+    pub(crate) peer: (Vec<u8>, Vec<u8>),
 }
 
 // === impl Facts ===
@@ -29,6 +31,10 @@ impl Facts {
         self.decision_id = decision_id;
         self.cluster = host::property("xds\0cluster_name").unwrap_or_default();
         self.source = host::property("source\0address").unwrap_or_default();
+        if host::property("connection\0mtls").is_some_and(|mtls| mtls == [1]) {
+            let certificate = |name: &str| host::property(&format!("connection\0{name}")).unwrap_or_default();
+            self.peer = (certificate("sha256_peer_certificate_digest"), certificate("uri_san_peer_certificate"));
+        }
         if let Some(server) = &configuration.server {
             self.server = server.clone().into_bytes();
             return true;
@@ -73,8 +79,15 @@ pub(crate) fn check_request(headers: &HeaderList, facts: &Facts, body: &[u8]) ->
     attributes.entry(10, extension::CONTRACT, CONTRACT_VERSION.as_bytes());
     attributes.entry(10, extension::DECISION_ID, facts.decision_id.as_bytes());
     attributes.entry(10, extension::CLUSTER, &facts.cluster);
-    if !facts.server.is_empty() {
-        attributes.entry(10, extension::SERVER, &facts.server);
+    let (certificate, uri_san) = &facts.peer;
+    for (key, value) in [
+        (extension::SERVER, &facts.server),
+        (extension::PEER_CERTIFICATE, certificate),
+        (extension::PEER_URI_SAN, uri_san),
+    ] {
+        if !value.is_empty() {
+            attributes.entry(10, key, value);
+        }
     }
     let mut check = Message::with_capacity(attributes.as_bytes().len() + 8);
     check.message(1, &attributes);

@@ -3,7 +3,7 @@
 use keyward_contract::json::{Object, Value};
 
 use super::jwt::TokenError;
-use super::principal::{METHOD_JWT, Principal, PrincipalKind};
+use super::principal::{METHOD_JWT, Principal, PrincipalKind, TokenFacts};
 use crate::config::Issuer;
 
 /// The most roles and audiences of one token.
@@ -28,7 +28,7 @@ pub(super) fn principal(issuer: &Issuer, claims: &Object<'_>, unix_secs: u64) ->
     if date(claims, "nbf")?.is_some_and(|not_before| unix_secs.saturating_add(skew) < not_before) {
         return Err(TokenError::NotYet);
     }
-    date(claims, "iat")?;
+    let issued = date(claims, "iat")?;
 
     let subject = id(claims, &issuer.subject_claim, "sub")?.ok_or(TokenError::Claim("sub"))?;
     let agent = id(claims, &issuer.agent_claim, "client_id")?;
@@ -51,6 +51,14 @@ pub(super) fn principal(issuer: &Issuer, claims: &Object<'_>, unix_secs: u64) ->
         tenant,
         agent,
         roles,
+        scopes: Vec::new(),
+        actors: Vec::new(),
+        token: TokenFacts {
+            id: id(claims, "jti", "jti")?,
+            issued_unix_secs: issued,
+            audiences: audiences.into_iter().map(str::to_owned).collect(),
+            confirmation: None,
+        },
         claims: serde_json::Value::Object(claims.iter().map(|(name, value)| (name.to_owned(), owned(value))).collect()),
         expires_unix_secs: expires,
     })

@@ -22,10 +22,47 @@ pub struct Principal {
     pub agent: Option<String>,
     /// The roles, in the token's order, without repetition.
     pub roles: Vec<String>,
+    /// The scopes of the token (RFC 6749 section 3.3), in its order, without repetition.
+    pub scopes: Vec<String>,
+    /// Who acts for whom, the nearest first: the `act` chain of the token (RFC 8693 section 4.1).
+    pub actors: Vec<Actor>,
+    /// What the token says of itself.
+    pub token: TokenFacts,
     /// The claims of the token.
     pub claims: serde_json::Value,
     /// When the token ends, in seconds since 1970.
     pub expires_unix_secs: u64,
+}
+
+/// One link of a delegation chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Actor {
+    /// The subject of the actor, unique at the issuer.
+    pub subject: String,
+    /// What the actor's `iss` says, where it names one.
+    pub issuer: Option<String>,
+}
+
+/// What a token says of itself, apart from whom it names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TokenFacts {
+    /// Its id (`jti`).
+    pub id: Option<String>,
+    /// When it was issued (`iat`), in seconds since 1970.
+    pub issued_unix_secs: Option<u64>,
+    /// For whom it is (`aud`).
+    pub audiences: Vec<String>,
+    /// The key that its holder has to show (`cnf`).
+    pub confirmation: Option<Confirmation>,
+}
+
+/// The key to which a token is bound (RFC 7800).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Confirmation {
+    /// `jkt`: the thumbprint of a JWK (RFC 9449 section 6.1).
+    Jkt(String),
+    /// `x5t#S256`: the SHA-256 of a certificate in base64url (RFC 8705 section 3.1).
+    X5tS256(String),
 }
 
 /// Who acts.
@@ -35,6 +72,8 @@ pub enum PrincipalKind {
     User,
     /// An agent with its own identity (client credentials).
     Agent,
+    /// A program that its platform vouches for: SPIFFE, Kubernetes, a cloud.
+    Workload,
 }
 
 /// How a principal proved who it is.
@@ -54,6 +93,9 @@ impl Principal {
             tenant: String::new(),
             agent: None,
             roles: Vec::new(),
+            scopes: Vec::new(),
+            actors: Vec::new(),
+            token: TokenFacts::default(),
             claims: serde_json::Value::Null,
             expires_unix_secs: 0,
         }
@@ -78,6 +120,7 @@ impl PrincipalKind {
         match self {
             PrincipalKind::User => "user",
             PrincipalKind::Agent => "agent",
+            PrincipalKind::Workload => "workload",
         }
     }
 }

@@ -41,6 +41,7 @@ fn principal(roles: &[&str]) -> Principal {
         claims: json!({"sub": "alice", "nested": {"n": 1.5, "list": [1, null, true]}}),
         tenant: "main".into(),
         expires_unix_secs: 1_785_240_600,
+        ..Principal::nobody()
     }
 }
 

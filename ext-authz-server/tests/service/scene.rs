@@ -20,7 +20,7 @@ use keyward_server::identity::PrincipalKind;
 use keyward_server::perimeter::authority::HostPattern;
 use keyward_server::perimeter::{Destination, Entry, Perimeter};
 use keyward_server::plan::{
-    Decide, Identify, Mode, NotIdentified, Parts, Pending, Plan, Principal, Question, Server, Verdict,
+    Decide, Identify, Mode, NotIdentified, Parts, Pending, Plan, Presented, Principal, Question, Server, Verdict,
 };
 use keyward_server::secret::{Resolved, Resolving, SecretError, SecretStore, Secrets};
 use keyward_server::serve::{Address, Bound, Listen};
@@ -45,8 +45,9 @@ pub(crate) struct Doors {
 }
 
 impl Identify for Doors {
-    fn identify<'a>(&'a self, authorization: Option<&'a str>) -> Pending<'a, Result<Arc<Principal>, NotIdentified>> {
+    fn identify<'a>(&'a self, presented: &'a Presented<'a>) -> Pending<'a, Result<Arc<Principal>, NotIdentified>> {
         Box::pin(async move {
+            let authorization = presented.request.headers.find("authorization");
             if self.stuck.load(Ordering::Acquire) {
                 let _ = self.held.acquire().await;
             }
@@ -114,6 +115,7 @@ fn alice() -> Principal {
         claims: json!({"sub": "alice"}),
         tenant: "demo".into(),
         expires_unix_secs: u64::MAX,
+        ..Principal::nobody()
     }
 }
 

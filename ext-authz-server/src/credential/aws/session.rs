@@ -198,7 +198,7 @@ fn who_acts(caller: &Caller) -> Result<Template, SessionError> {
     let text = match (caller.principal.kind, &caller.principal.agent) {
         (PrincipalKind::User, Some(_)) => "{user}+{agent}",
         (PrincipalKind::User, None) => "{user}",
-        (PrincipalKind::Agent, _) => "+{agent}",
+        (PrincipalKind::Agent | PrincipalKind::Workload, _) => "+{agent}",
     };
     Template::parse(Place::Name, text).map_err(|cause| SessionError::Template { what: "name".to_owned(), cause })
 }
