@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
 
 use super::{GrantError, GrantKey, Grants};
 
@@ -17,6 +18,8 @@ const RENEWAL: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_millis(100);
 /// How long a turn is waited for: longer than a replica that died has its own, and less than a mint may take.
 const WAIT: Duration = Duration::from_secs(8);
+/// How much longer the last look may take.
+const HANG: Duration = Duration::from_millis(500);
 
 /// The turns that this process has at the grants of one store, or waits for.
 #[derive(Default)]
@@ -39,16 +42,17 @@ impl Turn {
     /// # Errors
     /// The store cannot be reached, or other turns do not end in time.
     pub async fn take(grants: &Arc<dyn Grants>, key: &GrantKey) -> Result<Turn, GrantError> {
-        let taking = async {
-            let place = grants.turns().place(key).lock_owned().await;
-            while !grants.lease(key, LEASE).await? {
-                tokio::time::sleep(LOOK).await;
+        let deadline = Instant::now() + WAIT;
+        let late = || GrantError(format!("another refresh of this grant has not ended within {} s", WAIT.as_secs()));
+        let place = timeout_at(deadline, grants.turns().place(key).lock_owned()).await.map_err(|_| late())?;
+        // A look is cut off only where the store hangs: one that is cut off may have taken the turn, and leaves its
+        // connection in the middle of a statement.
+        while !timeout_at(deadline + HANG, grants.lease(key, LEASE)).await.map_err(|_| late())?? {
+            if Instant::now() + LOOK >= deadline {
+                return Err(late());
             }
-            Ok::<_, GrantError>(place)
-        };
-        let taken = tokio::time::timeout(WAIT, taking).await;
-        let late = |_| GrantError(format!("another refresh of this grant has not ended within {} s", WAIT.as_secs()));
-        let place = taken.map_err(late)??;
+            tokio::time::sleep(LOOK).await;
+        }
         let (end, ended) = oneshot::channel();
         let (grants, key) = (Arc::clone(grants), key.clone());
         tokio::spawn(async move {
@@ -103,8 +107,6 @@ impl Turns {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use super::*;
     use crate::database::{Database, DatabaseGrants};
     use crate::seal::{LocalKey, Sealer};
