@@ -1,4 +1,4 @@
-//! The admin listener: health, readiness, metrics and the binding cards, over plain HTTP, without any secret.
+//! The admin listener: health, readiness, metrics and public keys, over plain HTTP, without any secret.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -10,10 +10,7 @@ use axum::{Router, routing::get};
 use serde::Serialize;
 use tokio::net::TcpListener;
 
-use crate::audit::record::rfc3339;
 use crate::check::Engine;
-use crate::config::Risk;
-use crate::lifecycle::State;
 use crate::serve::ServeError;
 
 /// What `/readyz` answers.
@@ -24,50 +21,6 @@ struct Readiness {
     policy_revision: String,
     policy_age_secs: u64,
     audit_queued_records: u64,
-}
-
-/// A binding without its secret: who may use what, where, and when it was last used.
-#[derive(Debug, Serialize)]
-struct Card {
-    id: String,
-    mode: &'static str,
-    owner: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    risk: Option<&'static str>,
-    environment: String,
-    servers: Vec<String>,
-    /// Absent where it is for every tool.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tools: Option<Vec<String>>,
-    principals: Option<CardPrincipals>,
-    hosts: Vec<String>,
-    credentials: Vec<CardCredential>,
-    passthrough: Vec<String>,
-    last_used: Option<String>,
-    /// Absent where bindings have no lifecycle.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    lifecycle: Option<CardLifecycle>,
-}
-
-#[derive(Debug, Serialize)]
-struct CardLifecycle {
-    state: &'static str,
-    version: i64,
-    definition: String,
-}
-
-#[derive(Debug, Serialize)]
-struct CardPrincipals {
-    users: Vec<String>,
-    agents: Vec<String>,
-    roles: Vec<String>,
-}
-
-#[derive(Debug, Serialize)]
-struct CardCredential {
-    kind: &'static str,
-    places: Vec<String>,
-    references: Vec<String>,
 }
 
 /// Serves until `end`.
@@ -91,7 +44,6 @@ pub fn router(engine: Arc<Engine>) -> Router {
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
-        .route("/v1/bindings", get(bindings))
         .route("/.well-known/jwks.json", get(keys))
         .with_state(engine)
 }
@@ -133,40 +85,4 @@ async fn keys(Shared(engine): Shared<Arc<Engine>>) -> Response {
     keys.dedup();
     let headers = [(header::CONTENT_TYPE, "application/jwk-set+json"), (header::CACHE_CONTROL, "public, max-age=300")];
     (headers, serde_json::json!({ "keys": keys }).to_string()).into_response()
-}
-
-async fn bindings(Shared(engine): Shared<Arc<Engine>>) -> Json<Vec<Card>> {
-    let plan = engine.plan();
-    let cards = plan.catalogue().bindings().iter().map(|binding| Card {
-        id: binding.id.clone(),
-        mode: binding.mode.name(),
-        owner: binding.owner.clone(),
-        risk: binding.risk.map(Risk::as_str),
-        environment: binding.environment.clone(),
-        servers: binding.servers.clone(),
-        tools: binding.tools.as_ref().map(|tools| tools.patterns().to_vec()),
-        principals: binding.principals.as_ref().map(|principals| CardPrincipals {
-            users: principals.users.clone(),
-            agents: principals.agents.clone(),
-            roles: principals.roles.clone(),
-        }),
-        hosts: binding.hosts.iter().map(ToString::to_string).collect(),
-        credentials: binding
-            .credentials
-            .iter()
-            .map(|credential| CardCredential {
-                kind: credential.kind(),
-                places: credential.places().iter().map(ToString::to_string).collect(),
-                references: credential.references(),
-            })
-            .collect(),
-        passthrough: binding.passthrough.clone(),
-        last_used: engine.last_used(&binding.id).map(rfc3339),
-        lifecycle: plan.catalogue().gate().map(|gate| CardLifecycle {
-            state: gate.state(&binding.id, &binding.definition).map_or("unknown", State::as_str),
-            version: gate.version(&binding.id),
-            definition: binding.definition.clone(),
-        }),
-    });
-    Json(cards.collect())
 }

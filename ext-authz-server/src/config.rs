@@ -4,6 +4,7 @@
 //! [`check`](crate::config::check) finds everything that is well-formed but must not run. Nothing insecure has a
 //! default: no issuer, no binding host, a public plaintext port are all errors.
 
+mod api;
 mod binding;
 pub(crate) mod check;
 mod connect;
@@ -25,6 +26,7 @@ mod shape;
 pub(crate) mod store;
 mod suggestion;
 
+pub use api::{Api, Assignment, Role};
 pub use binding::{Binding, BindingMode, Principals, Probe, ProbeMethod, Risk, SecretSource};
 pub use connect::{Connect, Login};
 pub use credential::{
@@ -97,6 +99,10 @@ pub struct Config {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Connect")]
     pub connect: Option<Connect>,
+    /// Who may look at and change what is kept, over `listen.api`. Default: nobody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Api")]
+    pub api: Option<Api>,
     /// Where people connect accounts, by name: 1 to 64 characters of a-z, 0-9, `-`, `_` and `.`. Default: none.
     #[serde(default)]
     pub providers: BTreeMap<String, Provider>,

@@ -3,8 +3,10 @@
 //! Who refreshes a rotating token has a [`Turn`] at its grant, so that no two replicas send it. What comes of it is stored
 //! by compare-and-swap on the version: a person may have connected anew meanwhile, or taken the grant back.
 
+mod revoke;
 mod turn;
 
+pub use revoke::{Revoked, Told, revoke};
 pub use turn::{Turn, Turns};
 
 use std::sync::Arc;

@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod ages;
 pub mod answer;
+pub mod api;
 pub mod assembly;
 pub mod audit;
 pub mod binding;

@@ -5,9 +5,11 @@
 //! rolled out. A stop is of the binding, whatever its definition: `disabled` is lifted by activating, `revoked` by nothing.
 
 mod book;
+mod step;
 mod used;
 
 pub use book::{Book, Gate, Known, NotKnown, Standing};
+pub use step::{Outcome, Wish, WishError};
 pub use used::{Used, unbind};
 
 use std::fmt;

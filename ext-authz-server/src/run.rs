@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::ages;
+use crate::api::Api;
 use crate::assembly::{AssemblyError, assemble};
 use crate::audit::{Digester, Event, Record, Sink, Writer};
 use crate::check::Engine;
@@ -91,6 +92,10 @@ impl Service {
         if let (Some(ListenAddress::Tcp(address)), Some(state)) = (&snapshot.config.listen.connect, &state) {
             let pages = Pages::new(engine.clone(), snapshots.clone(), state.clone());
             bound = bound.and_pages(*address, Arc::new(pages)).await?;
+        }
+        if let Some(address) = &snapshot.config.listen.api {
+            let api = Api::new(engine.clone(), snapshots.clone(), state.clone());
+            bound = bound.and_api(&Address::from(address), api).await?;
         }
         Ok(Service { engine, bound, snapshots, digester, audit_key, serving: snapshot, state, found })
     }
@@ -329,10 +334,7 @@ fn listen(config: &Config) -> Result<Listen, RunError> {
     let listen = &config.listen;
     let ListenAddress::Tcp(admin) = listen.admin else { return Err(RunError::Admin(listen.admin.to_string())) };
     Ok(Listen {
-        grpc: match &listen.grpc {
-            ListenAddress::Tcp(address) => Address::Tcp(*address),
-            ListenAddress::Unix(path) => Address::Unix(path.clone()),
-        },
+        grpc: Address::from(&listen.grpc),
         admin,
         tls: listen.tls.as_ref().map(Tls::from),
         secrets_on_loopback: listen.secrets_on_loopback,

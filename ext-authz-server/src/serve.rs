@@ -18,8 +18,10 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use crate::admin;
+use crate::api::{self, Api, ApiListener};
 use crate::audit::{Event, Record};
 use crate::check::{Engine, Service};
+use crate::config::ListenAddress;
 use crate::connect::{self, Pages};
 use crate::decisions::Lines;
 use crate::report::proto::decisions_server::DecisionsServer;
@@ -107,12 +109,24 @@ pub struct Bound {
     gives_secrets: bool,
     drain: Duration,
     pages: Option<(TcpListener, Arc<Pages>)>,
+    api: Option<(ApiListener, Api)>,
 }
 
 enum GrpcListener {
     Tcp(TcpListener),
     Tls(TcpListener, Arc<ListenerTls>),
     Unix(UnixListener, PathBuf),
+}
+
+// === impl Address ===
+
+impl From<&ListenAddress> for Address {
+    fn from(configured: &ListenAddress) -> Address {
+        match configured {
+            ListenAddress::Tcp(address) => Address::Tcp(*address),
+            ListenAddress::Unix(path) => Address::Unix(path.clone()),
+        }
+    }
 }
 
 // === impl Bound ===
@@ -134,7 +148,7 @@ impl Bound {
             (Address::Unix(path), _) => (GrpcListener::Unix(bind_unix(path)?, path.clone()), true),
         };
         let admin = bind_tcp(listen.admin).await?;
-        Ok(Bound { engine, grpc, admin, gives_secrets: is_private, drain: listen.drain, pages: None })
+        Ok(Bound { engine, grpc, admin, gives_secrets: is_private, drain: listen.drain, pages: None, api: None })
     }
 
     /// Binds the listener of the connect pages, too.
@@ -145,8 +159,16 @@ impl Bound {
         Ok(Bound { pages: Some((bind_tcp(address).await?, pages)), ..self })
     }
 
+    /// Binds the listener of the operator API, too.
+    ///
+    /// # Errors
+    /// An address in use.
+    pub async fn and_api(self, address: &Address, api: Api) -> Result<Bound, ServeError> {
+        Ok(Bound { api: Some((ApiListener::bind(address).await?, api)), ..self })
+    }
+
     /// The bound addresses as one line of JSON: `{"grpc":"127.0.0.1:9191","admin":"127.0.0.1:9192"}`,
-    /// with `connect` where there are pages.
+    /// with `connect` where there are pages and `api` where there is an operator API.
     #[must_use]
     pub fn addresses(&self) -> String {
         let grpc = match &self.grpc {
@@ -160,6 +182,9 @@ impl Bound {
         if let Some(Ok(connect)) = self.pages.as_ref().map(|(listener, _)| listener.local_addr()) {
             addresses["connect"] = connect.to_string().into();
         }
+        if let Some((listener, _)) = &self.api {
+            addresses["api"] = listener.address().into();
+        }
         addresses.to_string()
     }
 
@@ -168,7 +193,7 @@ impl Bound {
     /// # Errors
     /// A listener failed.
     pub async fn serve(self, stop: impl Future<Output = ()> + Send) -> Result<(), ServeError> {
-        let Bound { engine, grpc, admin, gives_secrets, drain, pages } = self;
+        let Bound { engine, grpc, admin, gives_secrets, drain, pages, api } = self;
         engine.record(Record::new(Event::Started, engine.plan().environment(), engine.plan().revision()));
         let (closing, closed) = watch::channel(false);
         let (health, router) = router(&engine, gives_secrets)?;
@@ -191,6 +216,18 @@ impl Bound {
                 }
             }
         });
+        let mut api_task = tokio::spawn({
+            let end = ended(closed.clone());
+            async move {
+                match api {
+                    Some((listener, api)) => api::serve(api, listener, end).await,
+                    None => {
+                        end.await;
+                        Ok(())
+                    }
+                }
+            }
+        });
         let health_task = tokio::spawn(follow_readiness(engine.clone(), health));
 
         let early = tokio::select! {
@@ -198,6 +235,7 @@ impl Bound {
             result = &mut grpc_task => Some(flatten(result)),
             result = &mut admin_task => Some(flatten(result)),
             result = &mut pages_task => Some(flatten(result)),
+            result = &mut api_task => Some(flatten(result)),
         };
         let result = match early {
             Some(result) => result.and(Err(ServeError::Transport("a listener ended by itself".into()))),
@@ -208,7 +246,7 @@ impl Bound {
                 let _ = closing.send(true);
                 let all = async {
                     let both = flatten((&mut grpc_task).await).and(flatten((&mut admin_task).await));
-                    both.and(flatten((&mut pages_task).await))
+                    both.and(flatten((&mut pages_task).await)).and(flatten((&mut api_task).await))
                 };
                 match tokio::time::timeout(FINISH, all).await {
                     Ok(result) => result,
@@ -224,6 +262,7 @@ impl Bound {
         grpc_task.abort();
         admin_task.abort();
         pages_task.abort();
+        api_task.abort();
         engine.record(Record::new(Event::Stopped, engine.plan().environment(), engine.plan().revision()));
         if !engine.audit().close() {
             return result.and(Err(ServeError::Audit));
@@ -335,12 +374,12 @@ fn flatten(result: Result<Result<(), ServeError>, tokio::task::JoinError>) -> Re
     }
 }
 
-async fn bind_tcp(address: SocketAddr) -> Result<TcpListener, ServeError> {
+pub(crate) async fn bind_tcp(address: SocketAddr) -> Result<TcpListener, ServeError> {
     TcpListener::bind(address).await.map_err(|cause| ServeError::Bind { address: address.to_string(), cause })
 }
 
 /// Binds a Unix socket. A socket that nobody listens on any more is removed; one in use, and any other file, is not.
-fn bind_unix(path: &Path) -> Result<UnixListener, ServeError> {
+pub(crate) fn bind_unix(path: &Path) -> Result<UnixListener, ServeError> {
     use std::os::unix::fs::{FileTypeExt, PermissionsExt};
     let failed = |cause| ServeError::Bind { address: format!("unix:{}", path.display()), cause };
     if let Ok(metadata) = std::fs::symlink_metadata(path) {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use sha2::{Digest, Sha256};
 
-use crate::config::{self, Config, ConfigError, Loaded, Problem};
+use crate::config::{self, Config, ConfigError, Issuer, Loaded, Problem};
 use crate::connect::Invitations;
 use crate::hex::hex;
 use crate::identity::{Identity, jwks::JwksError};
@@ -31,6 +31,8 @@ pub struct Snapshot {
     pub policy: Policy,
     /// The issuers and their keys.
     pub identity: Identity,
+    /// The issuers of operators' tokens; absent where there is no operator API.
+    pub operators: Option<Identity>,
     /// What credentials are made of: the secret stores, the network, what was minted before.
     pub sources: Arc<Sources>,
 }
@@ -131,7 +133,7 @@ impl Snapshots {
                 files.loaded.problem("lifecycle", "the running server has no open database".to_owned(), remedy);
             return Err(ConfigError { problems: vec![problem] });
         }
-        let after = files.into_snapshot(&before.sources.secrets, Some(&before.identity))?;
+        let after = files.into_snapshot(&before.sources.secrets, Some(&before))?;
         let needs_restart = needs_restart(&before.config, &after.config);
         self.current.store(Arc::new(after));
         *last = Attempt { stamp, refused: None, seen: None };
@@ -184,6 +186,7 @@ fn needs_restart(before: &Config, after: &Config) -> Vec<&'static str> {
         ("listen.max_concurrent_checks", b.max_concurrent_checks != a.max_concurrent_checks),
         ("listen.drain_secs", b.drain_secs != a.drain_secs),
         ("listen.connect", b.connect != a.connect),
+        ("listen.api", b.api != a.api),
         ("database", opened(before) != opened(after)),
         ("audit.file", before.audit.file != after.audit.file),
         ("audit.queue_records", before.audit.queue_records != after.audit.queue_records),
@@ -235,7 +238,7 @@ impl Files {
         Ok(Files { loaded, policy, revision, stamp })
     }
 
-    fn into_snapshot(self, secrets: &Secrets, identity: Option<&Identity>) -> Result<Snapshot, ConfigError> {
+    fn into_snapshot(self, secrets: &Secrets, before: Option<&Snapshot>) -> Result<Snapshot, ConfigError> {
         let config = &self.loaded.config;
         let limits = Limits {
             timeout: Duration::from_millis(config.policy.evaluation_timeout_ms),
@@ -245,14 +248,22 @@ impl Files {
         let policy = Policy::compile(&self.policy, limits);
         let policy = policy.map_err(|error| one(policy_problem(&self.loaded, error)))?;
         let outbound = outbound(&self.loaded);
-        let identity = Identity::new(&config.identity, identity, &outbound);
-        let identity = identity.map_err(|error| one(keys_problem(&self.loaded, &error)))?;
+        let verifying = |issuers, before| {
+            let identity = Identity::new(issuers, before, &outbound);
+            identity.map_err(|error| one(keys_problem(&self.loaded, &error)))
+        };
+        let identity = verifying(&config.identity, before.map(|before| &before.identity))?;
+        let operators = config
+            .api
+            .as_ref()
+            .map(|api| verifying(&api.identity, before.and_then(|before| before.operators.as_ref())));
+        let operators = operators.transpose()?;
         let base = self.loaded.file.parent().unwrap_or(Path::new(""));
         let secrets = secrets.with(config, base, &outbound);
         let invitations = Invitations::of(config, secrets.state());
         let sources = Sources::new(Arc::new(secrets)).with_outbound(outbound).with_invitations(invitations);
         let sources = Arc::new(sources.with_database(config.database.is_some()));
-        Ok(Snapshot { revision: self.revision, config: self.loaded.config, policy, identity, sources })
+        Ok(Snapshot { revision: self.revision, config: self.loaded.config, policy, identity, operators, sources })
     }
 }
 
@@ -264,7 +275,17 @@ fn stamp(bytes: &[u8], config: &Config) -> Option<Stamp> {
 }
 
 fn key_files(config: &Config) -> impl Iterator<Item = &Path> {
-    config.identity.issuers.iter().filter_map(|issuer| issuer.jwks.file.as_deref())
+    issuers(config).filter_map(|(_, issuer)| issuer.jwks.file.as_deref())
+}
+
+/// Every issuer, with the key at which it stands.
+fn issuers(config: &Config) -> impl Iterator<Item = (String, &Issuer)> {
+    let operators = config.api.iter().map(|api| ("api.identity", &api.identity));
+    let sections = std::iter::once(("identity", &config.identity)).chain(operators);
+    sections.flat_map(|(section, own)| {
+        let numbered = own.issuers.iter().enumerate();
+        numbered.map(move |(index, issuer)| (format!("{section}.issuers[{index}]"), issuer))
+    })
 }
 
 /// The revision and the stamp.
@@ -309,9 +330,8 @@ fn policy_problem(loaded: &Loaded, error: PolicyError) -> Problem {
 /// What is wrong with a key file, at the key that names it.
 fn keys_problem(loaded: &Loaded, error: &JwksError) -> Problem {
     let (JwksError::Read { path, .. } | JwksError::File { path, .. }) = error;
-    let mut issuers = loaded.config.identity.issuers.iter();
-    let index = issuers.position(|issuer| issuer.jwks.file.as_ref() == Some(path)).unwrap_or_default();
-    let key = format!("identity.issuers[{index}].jwks.file");
+    let named = issuers(&loaded.config).find(|(_, issuer)| issuer.jwks.file.as_ref() == Some(path));
+    let key = named.map_or_else(|| "identity".to_owned(), |(key, _)| format!("{key}.jwks.file"));
     loaded.problem(&key, error.to_string(), "name a file with the issuer's public keys (RFC 7517)")
 }
 

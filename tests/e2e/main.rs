@@ -4,6 +4,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed expectation ends the test")]
 
+mod api;
 mod aws;
 mod certificates;
 mod client_certificates;

@@ -19,6 +19,8 @@ pub struct Server {
     pub grpc: SocketAddr,
     /// Health, readiness and metrics.
     pub admin: SocketAddr,
+    /// The operator API, where it listens on TCP.
+    pub api: Option<SocketAddr>,
     /// The process.
     pub process: Process,
     audit_file: PathBuf,
@@ -39,6 +41,7 @@ impl Server {
         Ok(Self {
             grpc: address(&announced, "grpc")?,
             admin: address(&announced, "admin")?,
+            api: address(&announced, "api").ok(),
             process,
             audit_file: folder.join("audit.jsonl"),
         })

@@ -45,6 +45,8 @@ pub enum Event {
     BindingChanged,
     /// This server has found such a step and serves by it, from now on or since its start.
     BindingChangeInForce,
+    /// Somebody asked the operator API; the detail says for what, and what came of it.
+    OperatorRequest,
     /// An Envoy was given a client certificate and its key.
     CertificateGiven,
     /// A new configuration or policy serves.
@@ -82,6 +84,9 @@ pub struct Record {
     /// The step, where the event is one in the lifecycle of a binding.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub binding: Option<StepRecord>,
+    /// Who asked the operator API; absent where nobody was recognised.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub operator: Option<OperatorRecord>,
     /// The client certificate, where the event is about one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub certificate: Option<CertificateRecord>,
@@ -128,6 +133,15 @@ pub struct StepRecord {
     pub reason: String,
     /// When it was done.
     pub at: String,
+}
+
+/// Who asked the operator API.
+#[derive(Clone, Debug, Serialize)]
+pub struct OperatorRecord {
+    /// The name of the issuer that vouched.
+    pub issuer: String,
+    /// The subject there.
+    pub subject: String,
 }
 
 /// A client certificate that an Envoy was given; never its key.
@@ -267,6 +281,7 @@ impl Record {
             report: None,
             grant: None,
             binding: None,
+            operator: None,
             certificate: None,
             detail: String::new(),
         }

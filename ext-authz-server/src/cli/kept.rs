@@ -8,12 +8,10 @@ use clap::{Args, Subcommand};
 use zeroize::Zeroizing;
 
 use super::{CommandError, ConfigFile, block_on, load, look, record_of};
-use crate::audit::record::{GrantRecord, rfc3339};
+use crate::audit::record::rfc3339;
 use crate::audit::{Event, Record, Writer};
-use crate::config::Provider;
-use crate::connect::revoke_at_provider;
 use crate::credential::check_secret;
-use crate::grants::{GrantCard, GrantKey};
+use crate::grants::{self, GrantCard, GrantKey, Revoked, Told};
 use crate::run::{open_audit, open_state};
 use crate::secret::{MAX_SECRET_BYTES, is_path};
 use crate::snapshot::Snapshot;
@@ -168,31 +166,17 @@ fn leave(audit: &Writer, event: Event, detail: String, snapshot: &Snapshot) -> R
     record_of(audit, &Record { detail, ..record })
 }
 
-/// Deletes a grant and tells the replicas, then the provider, and leaves a record. Returns what the provider was told.
-async fn revoke(state: &State, snapshot: &Snapshot, key: &GrantKey) -> Result<&'static str, CommandError> {
-    let Some((grant, _)) = state.grants.load(key).await.map_err(other)? else {
-        return Err(CommandError::Other("there is no such grant".to_owned()));
-    };
+/// Takes a grant back and leaves a record. Returns what the provider was told.
+async fn revoke(state: &State, snapshot: &Snapshot, key: &GrantKey) -> Result<Told, CommandError> {
     // Opened first: what cannot be recorded is not done.
     let audit = open_audit(&snapshot.config).map_err(other)?;
-    // Here first: whatever the provider says, it is not used any more.
-    state.grants.delete(key, None).await.map_err(again)?;
-    let told = match snapshot.config.providers.get(&key.provider) {
-        Some(Provider::Oauth(own)) => match revoke_at_provider(own, &grant.secret, &snapshot.sources).await {
-            Ok(true) => "the provider has revoked it, too",
-            Ok(false) => "the provider has no way to be told",
-            Err(error) => {
-                eprintln!("the provider could not be told: {error}");
-                "the provider still knows it"
-            }
-        },
-        _ => "a key that a person entered stays valid at the provider",
-    };
-    let mut record = Record::new(Event::GrantRevoked, &snapshot.config.environment, &snapshot.revision);
-    let GrantKey { tenant, principal, provider } = key.clone();
-    record.grant = Some(GrantRecord { tenant, principal, provider, scopes: grant.scopes });
-    record.detail = told.to_owned();
-    record_of(&audit, &record)?;
+    let revoked = grants::revoke(key, state, snapshot).await.map_err(again)?;
+    let Revoked { grant, told } = revoked.ok_or_else(|| CommandError::Other("there is no such grant".to_owned()))?;
+    if let Told::Failed(cause) = &told {
+        eprintln!("the provider could not be told: {cause}");
+    }
+    let record = Record::new(Event::GrantRevoked, &snapshot.config.environment, &snapshot.revision);
+    record_of(&audit, &Record { grant: Some(grant), detail: told.to_string(), ..record })?;
     Ok(told)
 }
 

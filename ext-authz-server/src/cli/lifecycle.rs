@@ -1,7 +1,6 @@
 //! `keyward bindings approve`, `activate`, `disable`, `revoke` and `history`.
 
 use std::process::ExitCode;
-use std::time::SystemTime;
 
 use clap::Args;
 
@@ -9,14 +8,11 @@ use super::kept::{looking, with_state};
 use super::{CommandError, ConfigFile, record_of};
 use crate::audit::record::rfc3339;
 use crate::audit::{Event, Record as AuditRecord};
-use crate::database::{from_unix_ms, unix_ms};
-use crate::lifecycle::{Action, Entry, MAX_REASON_BYTES, Record, State as Stands};
+use crate::database::from_unix_ms;
+use crate::lifecycle::{Action, Entry, Outcome, Wish, WishError};
 use crate::run::open_audit;
 use crate::snapshot::Snapshot;
 use crate::state::State;
-
-/// How often a step is tried that others are faster than.
-const ATTEMPTS: usize = 16;
 
 /// A step with one binding.
 #[derive(Debug, Args)]
@@ -36,19 +32,8 @@ pub(super) struct Step {
     file: ConfigFile,
 }
 
-/// What came of a step.
-enum Outcome {
-    Taken(Box<Entry>),
-    /// It was taken before. Where the binding stands, and its version.
-    Nothing(Stands, i64),
-}
-
 /// Takes a step, where it can be taken.
 pub(super) fn step(step: &Step, action: Action) -> Result<ExitCode, CommandError> {
-    if step.reason.len() > MAX_REASON_BYTES || step.reason.chars().any(char::is_control) {
-        let message = format!("--reason: longer than {MAX_REASON_BYTES} bytes, or with control characters");
-        return Err(CommandError::Other(message));
-    }
     let outcome = with_state(&step.file, async |state, snapshot| take(step, action, &state, &snapshot).await)?;
     match outcome {
         Outcome::Taken(entry) => {
@@ -63,67 +48,19 @@ pub(super) fn step(step: &Step, action: Action) -> Result<ExitCode, CommandError
 
 async fn take(step: &Step, action: Action, state: &State, snapshot: &Snapshot) -> Result<Outcome, CommandError> {
     let config = &snapshot.config;
-    let refused = |cause: String| CommandError::Other(format!("binding `{}`: {cause}", step.id));
-    let missing = "there is no `lifecycle` in the configuration, so that no server would care";
-    let rule = config.lifecycle.ok_or_else(|| refused(missing.to_owned()))?;
-    let binding = config.bindings.iter().find(|binding| binding.id == step.id);
     let user = system_user();
-    let by = step.by.clone().unwrap_or_else(|| user.clone());
+    let by = step.by.as_deref().unwrap_or(&user);
     // Opened first: what cannot be recorded is not done.
     let audit = open_audit(config).map_err(|error| CommandError::Other(error.to_string()))?;
-    for _ in 0..ATTEMPTS {
-        let newest = newest(state, &config.environment, &step.id).await?;
-        let version = newest.as_ref().map_or(0, |entry| entry.version);
-        let record = newest.as_ref().map_or_else(Record::default, |entry| entry.record.clone());
-        let definition = match (binding, &newest, action) {
-            (Some(binding), ..) => binding.definition.clone(),
-            // What is not declared any more can still be kept from coming back.
-            (None, Some(entry), Action::Disable | Action::Revoke) => entry.definition.clone(),
-            (None, ..) => return Err(refused("there is none in the configuration".to_owned())),
-        };
-        let stands = record.state(&definition, rule.approvals);
-        if let Some(expected) = step.version
-            && expected != version
-        {
-            return Err(refused(format!(
-                "it is at version {version} and {stands}, not at version {expected}; nothing has changed"
-            )));
-        }
-        let next =
-            record.after(action, &definition, &by, rule.approvals).map_err(|error| refused(error.to_string()))?;
-        let Some(next) = next else { return Ok(Outcome::Nothing(stands, version)) };
-        let entry = Entry {
-            environment: config.environment.clone(),
-            id: step.id.clone(),
-            version: version + 1,
-            action,
-            from: stands,
-            to: next.state(&definition, rule.approvals),
-            definition,
-            by: by.clone(),
-            user: user.clone(),
-            reason: step.reason.clone(),
-            at_ms: unix_ms(SystemTime::now()),
-            record: next,
-        };
-        if state.bindings.add(&entry).await.map_err(|error| refused(error.to_string()))? {
-            let mut record = AuditRecord::new(Event::BindingChanged, &config.environment, &snapshot.revision);
-            record.binding = Some(entry.to_record());
-            record_of(&audit, &record)?;
-            return Ok(Outcome::Taken(Box::new(entry)));
-        }
+    let wish = Wish { id: &step.id, action, by, user: &user, reason: &step.reason, version: step.version };
+    let refused = |error: WishError| CommandError::Other(format!("binding `{}`: {error}", step.id));
+    let outcome = wish.fulfil(state, config).await.map_err(refused)?;
+    if let Outcome::Taken(entry) = &outcome {
+        let mut record = AuditRecord::new(Event::BindingChanged, &config.environment, &snapshot.revision);
+        record.binding = Some(entry.to_record());
+        record_of(&audit, &record)?;
     }
-    Err(refused("others are changing it all the time; nothing has changed".to_owned()))
-}
-
-/// The newest step of a binding.
-async fn newest(state: &State, environment: &str, id: &str) -> Result<Option<Entry>, CommandError> {
-    let other = |error: crate::database::HistoryError| CommandError::Other(format!("binding `{id}`: {error}"));
-    let all = state.bindings.newest().await.map_err(other)?;
-    match all.into_iter().find(|newest| newest.environment == environment && newest.id == id) {
-        Some(found) => found.entry.map(Some).map_err(other),
-        None => Ok(None),
-    }
+    Ok(outcome)
 }
 
 /// Prints every step of a binding.

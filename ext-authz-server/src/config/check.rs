@@ -47,7 +47,7 @@ impl Checker<'_> {
         }
         checker.name("environment", &config.environment);
         checker.listen();
-        checker.identity();
+        checker.issuers("identity", &config.identity);
         checker.policy();
         checker.audit();
         checker.stores();
@@ -153,6 +153,16 @@ impl Checker<'_> {
             }
             _ => {}
         }
+        match &listen.api {
+            Some(address) if !address.is_local() => {
+                let message = format!("`{address}` can be reached from other machines without TLS");
+                self.add("listen.api", message, "listen on loopback or on a unix socket, behind a proxy with TLS");
+            }
+            Some(_) if self.config.api.is_none() => {
+                self.add("listen.api", "nobody may use it", "add the section `api`");
+            }
+            _ => {}
+        }
         self.range("listen.max_concurrent_checks", listen.max_concurrent_checks, 1..=65536);
         self.range("listen.drain_secs", listen.drain_secs, 0..=300);
     }
@@ -207,6 +217,10 @@ impl Checker<'_> {
         }
         if let Some(connect) = &config.connect {
             connect.check(self);
+        }
+        if let Some(api) = &config.api {
+            self.issuers("api.identity", &api.identity);
+            api.check(self);
         }
         for (name, provider) in &config.providers {
             let key = format!("providers.{name}");

@@ -16,7 +16,7 @@ pub struct Listen {
     /// The gRPC service: `ip:port` or `unix:/path`, default `127.0.0.1:9191`. Beyond loopback `tls` is required.
     #[serde(default = "default_grpc")]
     pub grpc: ListenAddress,
-    /// Health, readiness and metrics over plain HTTP: `ip:port`, default `127.0.0.1:9192`.
+    /// Health, readiness, metrics and public keys over plain HTTP: `ip:port`, default `127.0.0.1:9192`.
     #[serde(default = "default_admin")]
     pub admin: ListenAddress,
     /// Whether `admin` may be an address beyond loopback, default false. It shows no secret, but it shows names.
@@ -30,6 +30,11 @@ pub struct Listen {
     /// Whether `connect` may be an address beyond loopback, default false: only where nothing but that proxy reaches it.
     #[serde(default)]
     pub connect_public: bool,
+    /// The operator API over plain HTTP: `ip:port` on loopback, or `unix:/path`, default none. Who has to reach it from elsewhere
+    /// goes through a proxy with TLS beside it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "ListenAddress")]
+    pub api: Option<ListenAddress>,
     /// Mutual TLS on the gRPC port.
     #[serde(default)]
     pub tls: Option<Tls>,
@@ -83,6 +88,7 @@ impl Default for Listen {
             admin_public: false,
             connect: None,
             connect_public: false,
+            api: None,
             tls: None,
             secrets_on_loopback: false,
             max_concurrent_checks: default_max_concurrent_checks(),

@@ -153,7 +153,8 @@ impl Config {
         for store in self.stores.values_mut() {
             store.kind_mut().resolve_paths(base);
         }
-        for issuer in &mut self.identity.issuers {
+        let operators = self.api.iter_mut().flat_map(|api| &mut api.identity.issuers);
+        for issuer in self.identity.issuers.iter_mut().chain(operators) {
             issuer.jwks.file.iter_mut().for_each(resolve);
         }
     }

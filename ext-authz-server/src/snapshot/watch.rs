@@ -61,7 +61,11 @@ async fn keep_keys_fresh(snapshots: Arc<Snapshots>) {
     due.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         due.tick().await;
-        snapshots.current().identity.refresh().await;
+        let snapshot = snapshots.current();
+        snapshot.identity.refresh().await;
+        if let Some(operators) = &snapshot.operators {
+            operators.refresh().await;
+        }
     }
 }
 

@@ -35,6 +35,41 @@ bindings:
       - { type: header, name: x-api-key, template: "{secret}", secret: { ref: "env://DEMO_KEY" } }
 "#;
 
+/// The sections of an operator API, one line each.
+const API: &str = r#"listen: { api: "unix:/run/keyward/api.sock" }
+api:
+  identity:
+    issuers:
+      - name: staff
+        issuer: https://issuer.example
+        audiences: [https://keyward.example/api]
+        algorithms: [ES256]
+        jwks: { file: jwks.json }
+  assignments:
+    - { role: responder, tenants: ["*"], groups: [on-call] }
+"#;
+
+/// What to replace in [`API`], by what, and the problem.
+const BAD_API: &[(&str, &str, &str)] = &[
+    (
+        "https://keyward.example/api",
+        "https://mcp.example/mcp",
+        "`api.identity.issuers[0].audiences`: a token of an agent would be one of an operator",
+    ),
+    ("listen: { api: \"unix:/run/keyward/api.sock\" }", "listen: {}", "`api`: nobody can reach it; add `listen.api`"),
+    ("      - name: staff\n", "      - name: Staff\n", "`api.identity.issuers[0].name`: `Staff` is not a name"),
+    (
+        "    - { role: responder, tenants: [\"*\"], groups: [on-call] }\n",
+        "    []\n",
+        "`api.assignments`: the list is empty",
+    ),
+    ("responder", "root", "`api.assignments[0].role`: `root` is not one of the choices"),
+    ("[\"*\"]", "[]", "`api.assignments[0].tenants`: the list is empty"),
+    (", groups: [on-call]", "", "`api.assignments[0]`: it is for nobody"),
+    ("groups: [on-call]", "groups: [on-call], issuer: other", "there is no issuer `other` in `api.identity`"),
+    ("  assignments:", "  hosts: [\"a b\"]\n  assignments:", "`api.hosts[0]`: `a b` is not an authority"),
+];
+
 /// What to replace, by what, and the problem: line, column, key, part of the message.
 const BAD: &[(&str, &str, &str)] = &[
     ("version: 1", "version: 2", "k.yaml:1:1: `version`: `2` is not a known version; write `version: 1`"),
@@ -52,6 +87,8 @@ const BAD: &[(&str, &str, &str)] = &[
     ("grpc: \"127.0.0.1:9191\"", "grpc: unix:keyward.sock", "`listen.grpc`: `unix:keyward.sock` is not an address"),
     ("admin: \"127.0.0.1:9192\"", "admin: \"[::]:9192\"", "`listen.admin`: `[::]:9192` can be reached"),
     ("admin: \"127.0.0.1:9192\"", "admin: \"127.0.0.1:9191\"", "`listen.admin`: the same address as `listen.grpc`"),
+    ("admin: \"127.0.0.1:9192\"", "api: \"0.0.0.0:9193\"", "`listen.api`: `0.0.0.0:9193` can be reached"),
+    ("admin: \"127.0.0.1:9192\"", "api: \"127.0.0.1:9193\"", "`listen.api`: nobody may use it; add the section `api`"),
     ("admin: \"127.0.0.1:9192\"", "drain_secs: 301", "`listen.drain_secs`: `301` is not from 0 to 300"),
     (
         "    - name: demo\n      issuer: https://issuer.example\n      audiences: [https://mcp.example/mcp]\n      \
@@ -241,11 +278,15 @@ const BAD: &[(&str, &str, &str)] = &[
 
 #[test]
 fn each_bad_file_names_line_and_key() {
-    assert!(parse(Path::new("k.yaml"), GOOD).is_ok());
+    let with_api = GOOD.replace("listen: { grpc: \"127.0.0.1:9191\", admin: \"127.0.0.1:9192\" }\n", API);
+    for good in [GOOD, &with_api] {
+        assert!(parse(Path::new("k.yaml"), good).is_ok(), "{good}");
+    }
     let mut wrong = Vec::new();
-    for (from, to, expected) in BAD {
-        assert!(GOOD.contains(from), "{from}");
-        let told = parse(Path::new("k.yaml"), &GOOD.replacen(from, to, 1)).err().map(|error| error.to_string());
+    let of_api = BAD_API.iter().map(|case| (with_api.as_str(), case));
+    for (good, (from, to, expected)) in BAD.iter().map(|case| (GOOD, case)).chain(of_api) {
+        assert!(good.contains(from), "{from}");
+        let told = parse(Path::new("k.yaml"), &good.replacen(from, to, 1)).err().map(|error| error.to_string());
         let told = told.unwrap_or_default();
         if !told.contains(expected) || !told.lines().all(|line| line.starts_with("k.yaml:")) {
             wrong.push(format!("{to}\n  expected {expected}\n  got      {told}\n"));

@@ -1,7 +1,7 @@
-//! What must not stand in the `identity` section.
+//! What must not stand in a section of issuers: `identity`, and `api.identity`.
 
 use super::Checker;
-use crate::config::{Issuer, JwksSource};
+use crate::config::{IdentityConfig, Issuer, JwksSource};
 use crate::identity::jwks::check_url;
 
 /// Claims that are never a stable id of who acts.
@@ -11,11 +11,12 @@ const DISPLAY_CLAIMS: [&str; 8] =
 // === impl Checker ===
 
 impl Checker<'_> {
-    pub(super) fn identity(&mut self) {
-        let issuers = &self.config.identity.issuers;
-        self.not_empty("identity.issuers", issuers, 64, "add an issuer: there is no anonymous access");
+    /// What must not stand in a section of issuers, under this key.
+    pub(super) fn issuers(&mut self, section: &str, config: &IdentityConfig) {
+        let issuers = &config.issuers;
+        self.not_empty(format!("{section}.issuers"), issuers, 64, "add an issuer: there is no anonymous access");
         for (index, issuer) in issuers.iter().enumerate() {
-            let key = format!("identity.issuers[{index}]");
+            let key = format!("{section}.issuers[{index}]");
             self.issuer(&key, issuer);
             if issuers.len() > 1 && issuer.tenant_claim.is_some() {
                 let message = "one of several issuers could name the tenants of another";
