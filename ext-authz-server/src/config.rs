@@ -20,6 +20,7 @@ mod position;
 mod problem;
 mod provider;
 mod reference;
+mod resource;
 mod server;
 mod shape;
 pub(crate) mod store;
@@ -36,7 +37,7 @@ pub use credential::{
     SignedPlace, SigningAlgorithm, Surface, TOKEN, TimestampFormat, TokenFrom, TokenKind, TokenSource, UpstreamScheme,
 };
 pub use database::Database;
-pub use identity::{Algorithm, IdentityConfig, Issuer, JwksSource};
+pub use identity::{Algorithm, IdentityConfig, Introspection, IntrospectionMethod, Issuer, JwksSource, TokenType};
 pub use lifecycle::Lifecycle;
 pub use listen::{Listen, ListenAddress, Tls};
 pub(crate) use load::read;
@@ -45,6 +46,7 @@ pub use outbound::OutboundConfig;
 pub use problem::{ConfigError, Problem};
 pub use provider::{ApiKeyProvider, ClientAuthenticationMethod, OauthProvider, Provider};
 pub use reference::reference;
+pub use resource::{Dpop, Replay, Resource, Scopes};
 pub use server::{
     Destination, LeakAction, LeakGuard, MethodClass, PerimeterClass, PerimeterConfig, Server, ServerMode,
 };

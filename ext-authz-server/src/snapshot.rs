@@ -247,6 +247,7 @@ impl Files {
         let outbound = outbound(&self.loaded);
         let identity = Identity::new(&config.identity, identity, &outbound);
         let identity = identity.map_err(|error| one(keys_problem(&self.loaded, &error)))?;
+        let identity = identity.with_resources(config.servers.values().filter_map(|server| server.resource.as_ref()));
         let base = self.loaded.file.parent().unwrap_or(Path::new(""));
         let secrets = secrets.with(config, base, &outbound);
         let invitations = Invitations::of(config, secrets.state());

@@ -126,6 +126,20 @@ impl States {
         Ok(done.rows_affected() > 0)
     }
 
+    /// How many ids are marked as used.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn count_used(&self) -> Result<usize, StatesError> {
+        let count: i64 = sqlx::query("SELECT COUNT(*) FROM used WHERE expires_ms > $1")
+            .bind(unix_ms(SystemTime::now()))
+            .fetch_one(self.database.pool())
+            .await
+            .and_then(|row| row.try_get(0))
+            .map_err(|error| failed("count what was used", &error))?;
+        Ok(usize::try_from(count).unwrap_or(0))
+    }
+
     /// Whether `id` was used.
     ///
     /// # Errors
