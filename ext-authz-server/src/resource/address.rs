@@ -1,11 +1,10 @@
 //! The address of a protected resource, and where its metadata is (RFC 9728 section 3.1).
 
+use keyward_contract::check::RESOURCE_METADATA_PATH;
+
 use crate::identity::jwks::{UrlError, check_url};
 use crate::perimeter::authority::{Authority, AuthorityError};
 use crate::perimeter::path::{self, TargetError};
-
-/// What stands between the authority and the path of a resource in the address of its metadata.
-pub(super) const WELL_KNOWN: &str = "/.well-known/oauth-protected-resource";
 
 /// The address of a resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,10 +63,10 @@ impl Address {
         format!("{}://{}{}", self.scheme, self.written, self.metadata_path())
     }
 
-    /// The path of its metadata: that of the resource behind [`WELL_KNOWN`], without the slash of an empty one.
+    /// The path of its metadata: that of the resource behind [`RESOURCE_METADATA_PATH`], without the slash of an empty one.
     #[must_use]
     pub fn metadata_path(&self) -> String {
-        format!("{WELL_KNOWN}{}", if self.path == "/" { "" } else { &self.path })
+        format!("{RESOURCE_METADATA_PATH}{}", if self.path == "/" { "" } else { &self.path })
     }
 
     /// Whether a request whose authority is written like this reached it. A proxy in front may have ended TLS, so that the

@@ -5,9 +5,9 @@ use envoy_types::pb::envoy::service::auth::v3::check_response::HttpResponse;
 use envoy_types::pb::envoy::service::auth::v3::{CheckResponse, DeniedHttpResponse};
 use envoy_types::pb::envoy::r#type::v3::HttpStatus;
 use envoy_types::pb::google::rpc::Status;
+use keyward_contract::check::is_for_resource_metadata;
 use serde_json::json;
 
-use super::address::WELL_KNOWN;
 use super::algorithms;
 use crate::config;
 use crate::identity::jwks::check_url;
@@ -57,8 +57,7 @@ pub(super) fn document(config: &config::Resource, issuers: &[&str], scopes: &[St
 #[must_use]
 pub fn answer(plan: &Plan, request: &Request<'_>) -> Option<(CheckResponse, Answered)> {
     let path = request.target.as_ref().ok()?.path;
-    let rest = path.strip_prefix(WELL_KNOWN)?;
-    if !rest.is_empty() && !rest.starts_with('/') {
+    if !is_for_resource_metadata(path) {
         return None;
     }
     let mut here = plan.resources().filter(|resource| resource.address.is_at(request.raw_authority)).peekable();
