@@ -1,6 +1,6 @@
 // The official TypeScript client finds the authorization server by itself, as a person (authorization code with PKCE) or as a
 // machine (client credentials), and calls tools, one of which takes a scope that it did not ask for at first.
-// Arguments, as one JSON object: `url`, `account` (a person) or `secret` (a machine), `client`, `callback`, `tools`.
+// Arguments, as one JSON object: `url`, `account` (a person) or `secret` (a machine), `client`, `callback`, `tools`: pairs of name and arguments.
 
 import { Client, ClientCredentialsProvider, StreamableHTTPClientTransport } from '@modelcontextprotocol/client';
 
@@ -105,9 +105,9 @@ async function withAuthorization(act) {
 }
 
 const results = {};
-for (const tool of tools) {
+for (const [tool, given] of tools) {
     try {
-        const result = await withAuthorization((client) => client.callTool({ name: tool, arguments: { message: 'hello' } }));
+        const result = await withAuthorization((client) => client.callTool({ name: tool, arguments: given }));
         results[tool] = result.isError ? 'tool error' : 'ok';
     } catch (error) {
         results[tool] = `${error.name}: ${error.message}`;

@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use super::nonce;
 use super::proof::{self, ProofError, Wanted};
-use super::replay::ReplayError;
+use super::replay::{ReplayError, Use};
 use super::{Confirmation, Credentials, Identity, Principal, Scheme};
 use crate::config::Dpop;
 use crate::decision::Signal;
@@ -47,7 +47,8 @@ impl Identity {
             };
             let id = format!("token\0{}\0{id}", issuer.name);
             let ends = principal.expires_unix_secs.saturating_add(issuer.clock_skew_secs);
-            self.use_once(&id, (now, ends), sources).await.map_err(|error| match error {
+            let what = Use { id: &id, decision_id: &presented.request.decision_id, now, ends };
+            self.use_once(what, sources).await.map_err(|error| match error {
                 ReplayError::Used => refused("the access token was used before", Signal::Replay),
                 error @ ReplayError::Unavailable(_) => NotIdentified::Unavailable(error.to_string()),
             })?;
@@ -143,14 +144,15 @@ impl Identity {
             }
         }
         let id = format!("dpop\0{jkt}\0{}", proof.id);
-        self.use_once(&id, (now, proof.ends_unix_secs), sources).await.map_err(|error| match error {
+        let what = Use { id: &id, decision_id: &request.decision_id, now, ends: proof.ends_unix_secs };
+        self.use_once(what, sources).await.map_err(|error| match error {
             ReplayError::Used => unproven(Reason::InvalidProof, error.to_string(), Some(Signal::Replay)),
             ReplayError::Unavailable(_) => NotIdentified::Unavailable(error.to_string()),
         })
     }
 
-    async fn use_once(&self, id: &str, times: (u64, u64), sources: &Sources) -> Result<(), ReplayError> {
-        self.kept.replay.use_once(id, times, self.max_replay_entries, sources).await
+    async fn use_once(&self, what: Use<'_>, sources: &Sources) -> Result<(), ReplayError> {
+        self.kept.replay.use_once(what, self.max_replay_entries, sources).await
     }
 
     /// The key of nonces: the configured one, or this process's own.

@@ -2,7 +2,7 @@
 //!
 //! What cannot be remembered cannot be accepted: a full memory and a database that does not answer deny.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
@@ -25,7 +25,8 @@ pub(super) struct Replay {
 
 #[derive(Default)]
 struct Memory {
-    used: HashSet<[u8; 32]>,
+    /// By whom, each by its SHA-256.
+    used: HashMap<[u8; 32], [u8; 32]>,
     ends: BTreeMap<u64, Vec<[u8; 32]>>,
 }
 
@@ -33,6 +34,19 @@ struct Memory {
 struct Counted {
     at: Instant,
     entries: usize,
+}
+
+/// Something that serves once.
+#[derive(Clone, Copy)]
+pub(super) struct Use<'a> {
+    /// What.
+    pub(super) id: &'a str,
+    /// For which decision. The filter asks a second time about the same one where the first answer was lost.
+    pub(super) decision_id: &'a str,
+    /// Now, in seconds since 1970.
+    pub(super) now: u64,
+    /// The last second in which it could be shown again.
+    pub(super) ends: u64,
 }
 
 /// Why something may not be used.
@@ -49,25 +63,24 @@ pub(super) enum ReplayError {
 // === impl Replay ===
 
 impl Replay {
-    /// Marks `id` as used until `ends`; at most `max_entries` are remembered.
+    /// Marks something as used until it ends; at most `max_entries` are remembered.
     pub(super) async fn use_once(
         &self,
-        id: &str,
-        (now, ends): (u64, u64),
+        what: Use<'_>,
         max_entries: usize,
         sources: &Sources,
     ) -> Result<(), ReplayError> {
         if !sources.has_database() {
             let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-            return memory.use_once(Sha256::digest(id.as_bytes()).into(), (now, ends), max_entries);
+            return memory.use_once(what, max_entries);
         }
         let unavailable = |cause: &dyn ToString| ReplayError::Unavailable(cause.to_string());
         let state = sources.secrets.state().get().ok_or_else(|| unavailable(&"the database is not open"))?;
         let use_it = async {
             self.make_sure_of_room(&state.states, max_entries).await?;
             // One second more than the last at which it could be shown again.
-            let ends = UNIX_EPOCH + Duration::from_secs(ends.saturating_add(1));
-            match state.states.use_once(id, ends).await {
+            let ends = UNIX_EPOCH + Duration::from_secs(what.ends.saturating_add(1));
+            match state.states.use_once_by(what.id, what.decision_id, ends).await {
                 Ok(true) => Ok(()),
                 Ok(false) => Err(ReplayError::Used),
                 Err(error) => Err(unavailable(&error)),
@@ -104,20 +117,22 @@ impl std::fmt::Debug for Replay {
 // === impl Memory ===
 
 impl Memory {
-    fn use_once(&mut self, id: [u8; 32], (now, ends): (u64, u64), max_entries: usize) -> Result<(), ReplayError> {
-        while let Some(oldest) = self.ends.first_entry().filter(|oldest| *oldest.key() < now) {
+    fn use_once(&mut self, what: Use<'_>, max_entries: usize) -> Result<(), ReplayError> {
+        let digest = |text: &str| -> [u8; 32] { Sha256::digest(text.as_bytes()).into() };
+        let (id, holder) = (digest(what.id), digest(what.decision_id));
+        while let Some(oldest) = self.ends.first_entry().filter(|oldest| *oldest.key() < what.now) {
             for id in oldest.remove() {
                 self.used.remove(&id);
             }
         }
-        if self.used.contains(&id) {
-            return Err(ReplayError::Used);
+        if let Some(known) = self.used.get(&id) {
+            return if *known == holder { Ok(()) } else { Err(ReplayError::Used) };
         }
         if self.used.len() >= max_entries {
             return Err(full(max_entries));
         }
-        self.used.insert(id);
-        self.ends.entry(ends).or_default().push(id);
+        self.used.insert(id, holder);
+        self.ends.entry(what.ends).or_default().push(id);
         Ok(())
     }
 }
@@ -133,14 +148,25 @@ mod tests {
     #[test]
     fn memory_refuses_what_was_used_until_it_has_ended_and_what_it_cannot_keep() {
         let mut memory = Memory::default();
-        let id = |n: u8| [n; 32];
-        assert_eq!(memory.use_once(id(1), (100, 160), 2), Ok(()));
-        assert_eq!(memory.use_once(id(1), (130, 190), 2), Err(ReplayError::Used));
-        assert_eq!(memory.use_once(id(2), (130, 170), 2), Ok(()));
-        assert!(matches!(memory.use_once(id(3), (140, 200), 2), Err(ReplayError::Unavailable(_))));
-        assert_eq!(memory.use_once(id(1), (160, 200), 2), Err(ReplayError::Used), "until its last second");
-        assert_eq!(memory.use_once(id(3), (161, 200), 2), Ok(()), "what has ended makes room");
-        assert_eq!(memory.use_once(id(1), (171, 230), 2), Ok(()), "and is not remembered");
+        let mut decisions = 0;
+        let mut used = |id: &str, now, ends| {
+            decisions += 1;
+            memory.use_once(Use { id, decision_id: &decisions.to_string(), now, ends }, 2)
+        };
+        assert_eq!(used("one", 100, 160), Ok(()));
+        assert_eq!(used("one", 130, 190), Err(ReplayError::Used));
+        assert_eq!(used("two", 130, 170), Ok(()));
+        assert!(matches!(used("three", 140, 200), Err(ReplayError::Unavailable(_))));
+        assert_eq!(used("one", 160, 200), Err(ReplayError::Used), "until its last second");
+        assert_eq!(used("three", 161, 200), Ok(()), "what has ended makes room");
+        assert_eq!(used("one", 171, 230), Ok(()), "and is not remembered");
         assert_eq!((memory.used.len(), memory.ends.len()), (2, 2));
+    }
+
+    #[test]
+    fn the_same_decision_may_be_asked_for_again() {
+        let mut memory = Memory::default();
+        let mut used = |decision_id| memory.use_once(Use { id: "one", decision_id, now: 100, ends: 160 }, 2);
+        assert_eq!((used("a"), used("a"), used("b"), used("a")), (Ok(()), Ok(()), Err(ReplayError::Used), Ok(())));
     }
 }

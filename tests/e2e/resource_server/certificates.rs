@@ -135,8 +135,7 @@ async fn nobody_brings_a_certificate_in_a_header() {
     let request = call()
         .bearer(&world.signed(&token))
         .header("x-forwarded-client-cert", format!("Hash={hex};Cert=\"x\""))
-        .header("x-keyward-peer-certificate-sha256", &hex)
-        .header("keyward.peer_certificate_sha256", &hex);
+        .header("x-keyward-peer-certificate-sha256", &hex);
     let answer = world.send(request).await;
     assert_eq!(answer.status, 401, "{}", answer.text());
     world.untouched().await;

@@ -68,7 +68,8 @@ fn statuses(report: &Value, part: &str) -> Vec<u64> {
 async fn a_person_is_led_to_the_authorization_server_and_steps_up() {
     let (stack, _server, url) = start("resource-discovery").await;
     let given = json!({
-        "url": url, "account": "alice", "client": "person", "callback": CALLBACK, "tools": ["echo", "leak", "echo"],
+        "url": url, "account": "alice", "client": "person", "callback": CALLBACK,
+        "tools": [["echo", {"message": "hello"}], ["leak", {"form": "raw", "carrier": "text"}]],
     });
     let report = run(&stack, &given);
     assert_eq!(report["results"], json!({"echo": "ok", "leak": "ok"}), "{report:#}");
@@ -87,7 +88,7 @@ async fn a_person_is_led_to_the_authorization_server_and_steps_up() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_machine_finds_its_token_by_itself() {
     let (stack, server, url) = start("resource-machine").await;
-    let given = json!({"url": url, "client": "machine", "secret": SECRET, "callback": CALLBACK, "tools": ["echo"]});
+    let given = json!({"url": url, "client": "machine", "secret": SECRET, "callback": CALLBACK, "tools": [["echo", {"message": "hello"}]]});
     let report = run(&stack, &given);
     assert_eq!(report["results"], json!({"echo": "ok"}), "{report:#}");
     let calls = server.token_calls().await.unwrap();
