@@ -104,7 +104,7 @@ fn read<'a>(plan: &Plan, request: &'a Request<'a>, trail: &mut Trail) -> Result<
 
 async fn identify(plan: &Plan, request: &Request<'_>, trail: &Trail) -> Result<Arc<Principal>, Denial> {
     let server = trail.server.as_deref().and_then(|name| plan.server(name));
-    let identified = plan.identity().identify(&Presented { request, server }).await;
+    let identified = plan.identity().identify(&Presented { request, server, is_trial: trail.is_trial }).await;
     identified.map_err(|error| resource::unrecognised(error, server, request))
 }
 

@@ -106,6 +106,8 @@ pub struct Presented<'a> {
     pub request: &'a Request<'a>,
     /// The server entry that it seems to be for; whether it may go there is decided later.
     pub server: Option<&'a Server>,
+    /// Whether it is only asked what would be: what serves once is not used up.
+    pub is_trial: bool,
 }
 
 /// Recognises who asks.

@@ -48,7 +48,7 @@ impl Identity {
             let id = format!("token\0{}\0{id}", issuer.name);
             let ends = principal.expires_unix_secs.saturating_add(issuer.clock_skew_secs);
             let what = Use { id: &id, decision_id: &presented.request.decision_id, now, ends };
-            self.use_once(what, sources).await.map_err(|error| match error {
+            self.use_once(what, presented, sources).await.map_err(|error| match error {
                 ReplayError::Used => refused("the access token was used before", Signal::Replay),
                 error @ ReplayError::Unavailable(_) => NotIdentified::Unavailable(error.to_string()),
             })?;
@@ -145,13 +145,16 @@ impl Identity {
         }
         let id = format!("dpop\0{jkt}\0{}", proof.id);
         let what = Use { id: &id, decision_id: &request.decision_id, now, ends: proof.ends_unix_secs };
-        self.use_once(what, sources).await.map_err(|error| match error {
+        self.use_once(what, presented, sources).await.map_err(|error| match error {
             ReplayError::Used => unproven(Reason::InvalidProof, error.to_string(), Some(Signal::Replay)),
             ReplayError::Unavailable(_) => NotIdentified::Unavailable(error.to_string()),
         })
     }
 
-    async fn use_once(&self, what: Use<'_>, sources: &Sources) -> Result<(), ReplayError> {
+    async fn use_once(&self, what: Use<'_>, presented: &Presented<'_>, sources: &Sources) -> Result<(), ReplayError> {
+        if presented.is_trial {
+            return Ok(());
+        }
         self.kept.replay.use_once(what, self.max_replay_entries, sources).await
     }
 

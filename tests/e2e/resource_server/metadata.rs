@@ -66,3 +66,18 @@ async fn envoys_own_ext_authz_hands_it_out_as_well() {
     let world = World::start("resource-metadata-native", section, |builder| builder.envoy(native)).await;
     check(&world).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_filter_hands_it_out_where_no_route_leads() {
+    let section = json!({"scopes": {"required": ["use"], "tools": {"delete_*": ["admin"]}}});
+    let route = json!({
+        "match": {"path_separated_prefix": "/mcp"}, "route": {"cluster": "demo_upstream"},
+        "metadata": {"filter_metadata": {"keyward": {"server": "demo", "mode": "mcp"}}},
+    });
+    let hosts = json!([{"name": "agents", "domains": ["*"], "routes": [route]}]);
+    let world = World::start("resource-metadata-unrouted", section, |builder| {
+        builder.envoy(|envoy| envoy.connection_manager = json!({"route_config": {"virtual_hosts": hosts}}))
+    })
+    .await;
+    check(&world).await;
+}
