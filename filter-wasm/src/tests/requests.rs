@@ -45,7 +45,7 @@ fn the_metadata_of_a_resource_is_asked_for_without_mcp() {
         ("/mcp/.well-known/oauth-protected-resource", false),
     ] {
         let mut bench = Bench::new(CONFIGURATION);
-        let headers = [(":method", "GET"), (":path", path), ("accept", "application/json")];
+        let headers = [(":method", "GET"), (":path", path), ("mcp-protocol-version", "2026-07-28")];
         assert_eq!(bench.headers(&headers, true), Action::Pause);
         assert_eq!(checks().len(), usize::from(is_asked), "{path}");
     }
