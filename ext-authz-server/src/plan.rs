@@ -184,12 +184,16 @@ pub struct Parts {
 /// One revision of everything.
 pub struct Plan(Parts);
 
-/// Recognises one principal, whatever the token.
+/// Recognises one principal, whatever the request shows.
 struct Known(Arc<Principal>);
 
 impl Identify for Known {
-    fn identify<'a>(&'a self, _: &'a Presented<'a>) -> Pending<'a, Result<Arc<Principal>, NotIdentified>> {
-        Box::pin(std::future::ready(Ok(self.0.clone())))
+    fn identify<'a>(&'a self, presented: &'a Presented<'a>) -> Pending<'a, Result<Arc<Principal>, NotIdentified>> {
+        // What it would have to prove is not asked; for which resource its token is, is.
+        let resource = presented.server.and_then(|server| server.resource.as_deref());
+        let cause = resource.and_then(|resource| resource.refuses(&self.0));
+        let known = cause.map_or(Ok(self.0.clone()), |cause| Err(NotIdentified::Refused(cause.to_owned())));
+        Box::pin(std::future::ready(known))
     }
 }
 

@@ -75,6 +75,16 @@ impl Resource {
         &self.metadata
     }
 
+    /// Why the token of this principal is not for this resource (RFC 8707, RFC 9068 section 4).
+    #[must_use]
+    pub fn refuses(&self, principal: &Principal) -> Option<&'static str> {
+        if !self.issuers.contains(&principal.issuer) {
+            return Some("its issuer does not serve this resource");
+        }
+        let is_meant = principal.token.audiences.iter().any(|own| self.audiences.contains(own));
+        (!is_meant).then_some("it is for another resource")
+    }
+
     /// The value of `www-authenticate`, with this error where there was a token, and the scopes that would do. `by_proof`
     /// says whether the token came with a proof.
     fn challenge(&self, error: Option<&str>, scopes: &[String], by_proof: bool) -> String {

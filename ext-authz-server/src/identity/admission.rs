@@ -56,26 +56,18 @@ impl Identity {
         Ok(())
     }
 
-    /// Whether the token is for what was called (RFC 8707, RFC 9068 section 4).
+    /// Whether the token is for what was called.
     fn is_meant(&self, resource: Option<&Resource>, principal: &Principal) -> Result<(), NotIdentified> {
         let holds = |audiences: &[String]| principal.token.audiences.iter().any(|own| audiences.contains(own));
-        match resource {
-            Some(resource) => {
-                if !resource.issuers.contains(&principal.issuer) {
-                    return Err(refused("its issuer does not serve this resource", Signal::Audience));
-                }
-                if !holds(&resource.audiences) {
-                    return Err(refused("it is for another resource", Signal::Audience));
-                }
-            }
+        let cause = match resource {
+            Some(resource) => resource.refuses(principal),
             None => {
                 let verifier = self.named(&principal.issuer);
-                if !verifier.is_some_and(|verifier| holds(&verifier.issuer.audiences)) {
-                    return Err(refused("it is for another audience", Signal::Audience));
-                }
+                let is_meant = verifier.is_some_and(|verifier| holds(&verifier.issuer.audiences));
+                (!is_meant).then_some("it is for another audience")
             }
-        }
-        Ok(())
+        };
+        cause.map_or(Ok(()), |cause| Err(refused(cause, Signal::Audience)))
     }
 
     /// Whether the caller holds what the token is bound to.

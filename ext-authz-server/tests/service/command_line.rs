@@ -196,6 +196,25 @@ fn explain_names_stage_rule_and_binding_but_no_secret() {
 }
 
 #[test]
+fn explain_knows_for_which_resource_claims_are() {
+    let fixture = Fixture::new("explain-resource");
+    let configuration = std::fs::read_to_string(fixture.configuration()).unwrap();
+    let resource = "    mode: mcp\n    resource: { url: \"https://mcp.example/own\" }\n";
+    fixture.write("keyward.yaml", &configuration.replacen("    mode: mcp\n", resource, 1));
+    let body = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","arguments":{"message":"m"}}}"#;
+    fixture.write("call.json", body);
+    let call = fixture.directory.join("call.json").display().to_string();
+    for (audience, said) in [("https://mcp.example/own", "pass identity"), ("https://mcp.example/mcp", "DENY identity")]
+    {
+        let claims =
+            json!({"iss": "https://issuer.example", "aud": audience, "sub": "alice", "exp": 9_999_999_999_u64});
+        let arguments = ["explain", "--server", "demo", "--claims", &claims.to_string(), "--request", &call];
+        let (_, out, err) = keyward(&fixture, &arguments);
+        assert!(out.contains(said), "{audience}: {out}{err}");
+    }
+}
+
+#[test]
 fn explain_uses_up_no_token_that_serves_once() {
     let fixture = Fixture::new("explain-once");
     let configuration = std::fs::read_to_string(fixture.configuration()).unwrap();
