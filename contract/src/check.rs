@@ -29,6 +29,16 @@ pub mod extension {
     pub const PEER_URI_SAN: &str = "keyward.peer_uri_san";
 }
 
+/// Where clients find the metadata of a protected resource (RFC 9728, 3.1): the path of the resource follows.
+pub const RESOURCE_METADATA_PATH: &str = "/.well-known/oauth-protected-resource";
+
+/// Whether a request target is one for the metadata of a protected resource.
+#[must_use]
+pub fn is_for_resource_metadata(target: &str) -> bool {
+    let rest = target.strip_prefix(RESOURCE_METADATA_PATH);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?']))
+}
+
 /// Headers that begin with this are Keyward's own: the filter removes them from every client's request.
 pub const INTERNAL_HEADER_PREFIX: &str = "x-keyward-";
 /// A header in `OkHttpResponse.headers` that the filter keeps for itself: its `raw_value` is a value to scrub from the

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use keyward_contract::json::Value as Json;
+use keyward_contract::reason::Reason;
 use sha2::{Digest, Sha256};
 
 use crate::audit::Digester;
@@ -12,7 +13,7 @@ use crate::binding::{Binding, Catalogue, Mode as BindingMode, Principals, Tools}
 use crate::caller::is_template;
 use crate::config::{self, ServerMode};
 use crate::credential::kinds;
-use crate::identity::IdentityError;
+use crate::identity::{self, Credentials, IdentityError, Scheme};
 use crate::lifecycle::{Book, Gate};
 use crate::perimeter::authority::{AuthorityError, HostPattern};
 use crate::perimeter::{Destination, DestinationError, Entry, MethodClass, Perimeter};
@@ -20,6 +21,7 @@ use crate::plan::{
     Decide, Identify, Mode, NotIdentified, Parts, Pending, Plan, Presented, Principal, Question, Server, Verdict,
 };
 use crate::policy;
+use crate::resource::{AddressError, Resource};
 use crate::snapshot::Snapshot;
 
 /// How long a verified token is not verified again.
@@ -39,6 +41,14 @@ pub enum AssemblyError {
         position: usize,
         /// What is wrong.
         cause: DestinationError,
+    },
+    /// The address of a protected resource.
+    #[error("servers.{server}: resource.url: {cause}")]
+    Resource {
+        /// The server entry.
+        server: String,
+        /// What is wrong.
+        cause: AddressError,
     },
     /// A binding's host.
     #[error("binding `{binding}`: host `{host}`: {cause}")]
@@ -72,12 +82,15 @@ pub fn assemble_with(
 ) -> Result<Plan, AssemblyError> {
     let config = &snapshot.config;
     let gate = config.lifecycle.map(|rule| Gate::new(rule, &config.environment, book));
-    let servers = config.servers.iter().map(|(name, server)| Server {
-        name: name.clone(),
-        mode: mode(server.mode),
-        upstream_authority: server.upstream_authority.clone(),
-        max_body_bytes: server.max_body_bytes,
-        leaks: leaks(&server.leak_guard),
+    let servers = config.servers.iter().map(|(name, server)| {
+        Ok(Server {
+            name: name.clone(),
+            mode: mode(server.mode),
+            upstream_authority: server.upstream_authority.clone(),
+            max_body_bytes: server.max_body_bytes,
+            leaks: leaks(&server.leak_guard),
+            resource: resource(name, server, &config.identity)?,
+        })
     });
     let entries = config.servers.iter().map(|(name, server)| entry(name, server)).collect::<Result<_, _>>()?;
     let bindings = config.bindings.iter().map(binding).collect::<Result<_, _>>()?;
@@ -86,7 +99,7 @@ pub fn assemble_with(
         environment: config.environment.clone(),
         revision: snapshot.revision.clone(),
         loaded: Instant::now(),
-        servers: servers.collect(),
+        servers: servers.collect::<Result<_, AssemblyError>>()?,
         perimeter: Perimeter::new(entries),
         catalogue: Catalogue::new(bindings, &config.environment, config.identity.issuers.len() == 1)
             .with_lifecycle(gate),
@@ -95,6 +108,18 @@ pub fn assemble_with(
         policy: doors,
         sources: snapshot.sources.clone(),
     }))
+}
+
+fn resource(
+    name: &str,
+    server: &config::Server,
+    identity: &config::IdentityConfig,
+) -> Result<Option<Arc<Resource>>, AssemblyError> {
+    let Some(configured) = &server.resource else { return Ok(None) };
+    match Resource::new(configured, identity) {
+        Ok(resource) => Ok(Some(Arc::new(resource))),
+        Err(cause) => Err(AssemblyError::Resource { server: name.to_owned(), cause }),
+    }
 }
 
 fn leaks(configured: &config::LeakGuard) -> crate::leak::Rules {
@@ -196,7 +221,7 @@ impl Doors {
         verified.get(digest).filter(|entry| entry.until > Instant::now()).map(|entry| entry.principal.clone())
     }
 
-    fn remember(&self, digest: [u8; 32], principal: &Arc<Principal>) {
+    fn remember(&self, digest: [u8; 32], principal: &Arc<Principal>, at_most: Duration) {
         let now_secs = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let left = Duration::from_secs(principal.expires_unix_secs.saturating_sub(now_secs));
         let now = Instant::now();
@@ -205,31 +230,52 @@ impl Doors {
             verified.retain(|_, entry| entry.until > now);
         }
         if verified.len() < MAX_VERIFIED {
-            verified.insert(digest, Verified { principal: principal.clone(), until: now + left.min(VERIFIED_FOR) });
+            verified.insert(digest, Verified { principal: principal.clone(), until: now + left.min(at_most) });
         }
+    }
+
+    /// Whose a token is, whatever it is to be used for.
+    async fn principal_of(
+        &self,
+        presented: &Presented<'_>,
+        credentials: Credentials<'_>,
+        digest: [u8; 32],
+    ) -> Result<Arc<Principal>, IdentityError> {
+        if let Some(principal) = self.remembered(&digest) {
+            return Ok(principal);
+        }
+        let identity = &self.snapshot.identity;
+        let (principal, at_most) = if credentials.is_opaque() {
+            let resource = presented.server.and_then(|server| server.resource.as_deref());
+            identity.look_up(credentials.token, digest, resource, &self.snapshot.sources).await?
+        } else {
+            (identity.verify(presented.request.headers.find("authorization")).await?, VERIFIED_FOR)
+        };
+        let principal = Arc::new(principal);
+        self.remember(digest, &principal, at_most);
+        Ok(principal)
     }
 }
 
 impl Identify for Doors {
     fn identify<'a>(&'a self, presented: &'a Presented<'a>) -> Pending<'a, Result<Arc<Principal>, NotIdentified>> {
         Box::pin(async move {
+            let not_identified = |error: IdentityError| match error.reason() {
+                Reason::Unauthenticated => NotIdentified::Missing,
+                Reason::DecisionUnavailable => NotIdentified::Unavailable(error.to_string()),
+                _ => NotIdentified::Refused(error.to_string()),
+            };
             let authorization = presented.request.headers.find("authorization");
-            let digest: Option<[u8; 32]> = authorization.map(|text| Sha256::digest(text.as_bytes()).into());
-            if let Some(principal) = digest.as_ref().and_then(|digest| self.remembered(digest)) {
-                return Ok(principal);
+            let credentials = identity::credentials(authorization).map_err(not_identified)?;
+            let resource = presented.server.and_then(|server| server.resource.as_deref());
+            // Where no proofs are taken, their scheme is no attempt at one that is (RFC 6750, 3.1).
+            if credentials.scheme == Scheme::Dpop && resource.is_none_or(|resource| resource.dpop.is_none()) {
+                return Err(NotIdentified::Missing);
             }
-            match self.snapshot.identity.verify(authorization).await {
-                Ok(principal) => {
-                    let principal = Arc::new(principal);
-                    if let Some(digest) = digest {
-                        self.remember(digest, &principal);
-                    }
-                    Ok(principal)
-                }
-                Err(IdentityError::Missing) => Err(NotIdentified::Missing),
-                Err(error @ IdentityError::Keys { .. }) => Err(NotIdentified::Unavailable(error.to_string())),
-                Err(error) => Err(NotIdentified::Refused(error.to_string())),
-            }
+            let digest: [u8; 32] = Sha256::digest(authorization.unwrap_or_default().as_bytes()).into();
+            let principal = self.principal_of(presented, credentials, digest).await.map_err(not_identified)?;
+            self.snapshot.identity.admit(presented, credentials, &principal, &self.snapshot.sources).await?;
+            Ok(principal)
         })
     }
 
@@ -271,10 +317,11 @@ impl Decide for Doors {
             source_address: question.source,
             unix_secs,
         };
-        let policy::Verdict { allow, rule, explanation, bindings, failure } = self.snapshot.policy.decide(&input);
+        let policy::Verdict { allow, rule, explanation, bindings, required_scopes, failure } =
+            self.snapshot.policy.decide(&input);
         match failure {
             Some(failure) => Err(failure.to_string()),
-            None => Ok(Verdict { allow, rule, explanation, bindings }),
+            None => Ok(Verdict { allow, rule, explanation, bindings, required_scopes }),
         }
     }
 }

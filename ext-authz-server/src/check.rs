@@ -14,6 +14,7 @@ use keyward_contract::reason::Reason;
 use tonic::{Response, Status};
 
 use crate::answer::{self, Refused, Shape};
+use crate::audit::record::bounded;
 use crate::audit::{Event, Record};
 use crate::binding::{Asker, Choice};
 use crate::connect::{Attempt, AttemptError, Invited, request_digest};
@@ -22,8 +23,9 @@ use crate::decision::{Denial, Stage};
 use crate::operation::Content;
 use crate::perimeter::authority::Authority;
 use crate::perimeter::{Facts, Passage};
-use crate::plan::{NotIdentified, Plan, Presented, Principal, Server};
+use crate::plan::{Plan, Presented, Principal, Server};
 use crate::request::Request;
+use crate::resource;
 use crate::trail::Trail;
 use crate::verdict::{self, Verdicts};
 
@@ -58,10 +60,11 @@ pub async fn decide(plan: &Plan, request: &Request<'_>, trail: &mut Trail) -> Re
     // Throttling comes here.
     let verdicts = ask(plan, request, &content, server, &passage, &principal);
     trail.verdicts = verdicts;
-    let allowed = trail.verdicts.denial().map_or(Ok(()), Err);
+    let allowed = trail.verdicts.denial(server, &principal).map_or(Ok(()), Err);
     trail.note(Stage::Policy, allowed)?;
     // Approval comes here.
-    let choice = choose(plan, request, &content, server, &principal, trail);
+    let choice = choose(plan, request, &content, server, &principal, trail)
+        .and_then(|choice| resource::keep_from_bootstrap(&principal, &choice).map(|()| choice));
     trail.choice = Some(trail.note(Stage::Binding, choice)?);
     let injection = inject(plan, request, &content, server, trail).await;
     trail.patterns = injection.as_ref().map(|injection| injection.patterns().to_vec()).unwrap_or_default();
@@ -101,12 +104,8 @@ fn read<'a>(plan: &Plan, request: &'a Request<'a>, trail: &mut Trail) -> Result<
 
 async fn identify(plan: &Plan, request: &Request<'_>, trail: &Trail) -> Result<Arc<Principal>, Denial> {
     let server = trail.server.as_deref().and_then(|name| plan.server(name));
-    let identified = plan.identity().identify(&Presented { request, server }).await;
-    identified.map_err(|error| match error {
-        NotIdentified::Missing => Denial::new(Stage::Identity, Reason::Unauthenticated, "no access token"),
-        NotIdentified::Refused(cause) => Denial::new(Stage::Identity, Reason::InvalidToken, cause),
-        NotIdentified::Unavailable(cause) => Denial::new(Stage::Identity, Reason::DecisionUnavailable, cause),
-    })
+    let identified = plan.identity().identify(&Presented { request, server, is_trial: trail.is_trial }).await;
+    identified.map_err(|error| resource::unrecognised(error, server, request))
 }
 
 fn admit<'a>(plan: &'a Plan, request: &Request<'_>, trail: &mut Trail) -> Result<(&'a Server, Passage<'a>), Denial> {
@@ -234,6 +233,10 @@ impl Engine {
     pub async fn check(&self, message: &CheckRequest) -> CheckResponse {
         let plan = arc_swap::Guard::into_inner(self.plan());
         let request = Request::read(message);
+        if let Some((answer, answered)) = resource::metadata::answer(&plan, &request) {
+            self.metrics().metadata(answered);
+            return answer;
+        }
         let mut trail = Trail::new();
         let result = self.bounded(&plan, &request, &mut trail).await;
         let result = self.recorded(&plan, &request, &trail, result);
@@ -296,7 +299,14 @@ impl Engine {
     ) -> Result<Injection, Denial> {
         let mut record = Record::new(Event::Decision, plan.environment(), plan.revision());
         record.decision = Some(Box::new(trail.record(request, result.as_ref().err())));
-        match self.audit().accept(&record) {
+        let accepted = self.audit().accept(&record);
+        if let Some((denial, signal)) = result.as_ref().err().and_then(|denial| Some((denial, denial.signal?))) {
+            self.metrics().signalled(trail.server.as_deref(), signal);
+            let record = Record::new(signal.event(), plan.environment(), plan.revision());
+            let detail = bounded(&format!("decision {}: {}", request.decision_id, denial.cause));
+            self.record(Record { detail, ..record });
+        }
+        match accepted {
             Ok(()) => result,
             Err(error) => Err(Denial::new(Stage::Audit, Reason::Overloaded, error)),
         }

@@ -268,6 +268,17 @@ async fn missing_secrets(loaded: &Loaded, snapshot: &Arc<Snapshot>) -> Vec<Probl
     if let Err(cause) = audit_key(snapshot).await {
         add("audit.hmac_key", &cause);
     }
+    let identity = &loaded.config.identity;
+    let introspections = identity.issuers.iter().enumerate().filter_map(|(index, issuer)| {
+        let secret = &issuer.introspection.as_ref()?.client_secret;
+        Some((format!("identity.issuers[{index}].introspection.client_secret"), secret))
+    });
+    let nonce_key = identity.dpop_nonce_key.iter().map(|key| ("identity.dpop_nonce_key".to_owned(), key));
+    for (key, source) in introspections.chain(nonce_key) {
+        if let Err(error) = snapshot.sources.secrets.resolve(source).await {
+            add(&key, &error.to_string());
+        }
+    }
     for (index, binding) in loaded.config.bindings.iter().enumerate() {
         for (inner, credential) in binding.credentials.iter().enumerate() {
             let nobody = Arc::new(Caller::none(&binding.environment));

@@ -21,6 +21,7 @@ mod position;
 mod problem;
 mod provider;
 mod reference;
+mod resource;
 mod server;
 mod shape;
 pub(crate) mod store;
@@ -38,7 +39,7 @@ pub use credential::{
     SignedPlace, SigningAlgorithm, Surface, TOKEN, TimestampFormat, TokenFrom, TokenKind, TokenSource, UpstreamScheme,
 };
 pub use database::Database;
-pub use identity::{Algorithm, IdentityConfig, Issuer, JwksSource};
+pub use identity::{Algorithm, IdentityConfig, Introspection, IntrospectionMethod, Issuer, JwksSource, TokenType};
 pub use lifecycle::Lifecycle;
 pub use listen::{Listen, ListenAddress, Tls};
 pub(crate) use load::read;
@@ -47,6 +48,7 @@ pub use outbound::OutboundConfig;
 pub use problem::{ConfigError, Problem};
 pub use provider::{ApiKeyProvider, ClientAuthenticationMethod, OauthProvider, Provider};
 pub use reference::reference;
+pub use resource::{Dpop, Replay, Resource, Scopes};
 pub use server::{
     Destination, LeakAction, LeakGuard, MethodClass, PerimeterClass, PerimeterConfig, Server, ServerMode,
 };

@@ -30,7 +30,7 @@ use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::{AnyPool, ConnectOptions as _, Executor as _, SqlSafeStr as _};
 
 /// The version of the tables that this program needs.
-pub const LATEST_VERSION: i64 = 2;
+pub const LATEST_VERSION: i64 = 5;
 /// How often it is tried to bring the tables up to date.
 const MIGRATION_ATTEMPTS: usize = 5;
 /// How long to wait for a connection.
@@ -229,6 +229,7 @@ fn migrations() -> Vec<Migration> {
     vec![
         migration(1, "state", include_str!("database/schema_1.sql")),
         migration(2, "bindings, ages, owners of states", include_str!("database/schema_2.sql")),
+        migration(5, "who used what serves once", include_str!("database/schema_5.sql")),
     ]
 }
 

@@ -2,6 +2,8 @@
 
 use keyward_contract::reason::Reason;
 
+use crate::audit::Event;
+
 /// A stage of the decision, in the order in which `check.rs` lists them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Stage {
@@ -40,6 +42,21 @@ pub struct Denial {
     pub provider: Option<String>,
     /// Headers of the answer besides, by lower-case name: a challenge, a nonce, when to try again.
     pub headers: Vec<(&'static str, String)>,
+    /// What it may be a sign of, beyond a call that is not allowed.
+    pub signal: Option<Signal>,
+}
+
+/// What a denial may be a sign of: each is counted and recorded by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Signal {
+    /// Something that serves once was shown again.
+    Replay,
+    /// A token came without what it is bound to, or with a proof that does not hold.
+    Proof,
+    /// A token wanted more than its scopes or its kind allow.
+    Scope,
+    /// A token came to a resource for which it was not made.
+    Audience,
 }
 
 /// A stage that ran, for `keyward explain`.
@@ -88,19 +105,51 @@ impl Stage {
     }
 }
 
+// === impl Signal ===
+
+impl Signal {
+    /// The name in metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Signal::Replay => "replay_refused",
+            Signal::Proof => "proof_refused",
+            Signal::Scope => "scope_refused",
+            Signal::Audience => "audience_refused",
+        }
+    }
+
+    /// The event in the audit trail.
+    #[must_use]
+    pub fn event(self) -> Event {
+        match self {
+            Signal::Replay => Event::ReplayRefused,
+            Signal::Proof => Event::ProofRefused,
+            Signal::Scope => Event::ScopeRefused,
+            Signal::Audience => Event::AudienceRefused,
+        }
+    }
+}
+
 // === impl Denial ===
 
 impl Denial {
     /// A denial at `stage`.
     #[must_use]
     pub fn new(stage: Stage, reason: Reason, cause: impl ToString) -> Denial {
-        Denial { stage, reason, cause: cause.to_string(), provider: None, headers: Vec::new() }
+        Denial { stage, reason, cause: cause.to_string(), provider: None, headers: Vec::new(), signal: None }
     }
 
     /// The same, and where the person has to connect an account.
     #[must_use]
     pub fn at_provider(self, provider: Option<String>) -> Denial {
         Denial { provider, ..self }
+    }
+
+    /// The same, as a sign of something.
+    #[must_use]
+    pub fn signalling(self, signal: Signal) -> Denial {
+        Denial { signal: Some(signal), ..self }
     }
 
     /// The same with this header in the answer.

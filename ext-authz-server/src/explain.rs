@@ -82,6 +82,7 @@ pub async fn explain(plan: &Plan, what: ExplainRequest<'_>) -> Explanation {
     let plan = known.as_ref().unwrap_or(plan);
     let request = Request::read(what.message);
     let mut trail = Trail::new();
+    trail.is_trial = true;
     let result = decide(plan, &request, &mut trail).await;
     let denial = result.err();
     let mut stages = Vec::new();
@@ -139,7 +140,9 @@ fn facts(stage: Stage, trail: &Trail) -> Vec<String> {
                 fact("agent", principal.agent.as_deref());
                 fact("issuer", Some(&principal.issuer));
                 fact("tenant", Some(&principal.tenant));
-                fact("roles", Some(&principal.roles.join(", ")).filter(|roles| !roles.is_empty()).map(String::as_str));
+                let list = |names: &[String]| Some(names.join(", ")).filter(|names| !names.is_empty());
+                fact("roles", list(&principal.roles).as_deref());
+                fact("scopes", list(&principal.scopes).as_deref());
             }
         }
         Stage::Request => {
@@ -156,6 +159,8 @@ fn facts(stage: Stage, trail: &Trail) -> Vec<String> {
                 fact("allow", Some(if verdict.allow { "yes" } else { "no" }));
                 fact("rule", verdict.rule.as_deref());
                 fact("explanation", verdict.explanation.as_deref());
+                let needed = Some(verdict.required_scopes.join(", ")).filter(|scopes| !scopes.is_empty());
+                fact("scopes needed", needed.as_deref());
                 fact(
                     "bindings named",
                     Some(&verdict.bindings.join(", ")).filter(|ids| !ids.is_empty()).map(String::as_str),

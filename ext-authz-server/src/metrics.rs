@@ -12,7 +12,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::ages::Age;
-use crate::decision::Stage;
+use crate::decision::{Signal, Stage};
+use crate::resource::metadata::Answered;
 
 /// The upper bounds of the latency histograms, in seconds: 10 µs to 5 s.
 const LATENCY_BOUNDS_SECS: [f64; 16] = [
@@ -30,6 +31,8 @@ pub struct Metrics {
     reports: Family<ReportLabels, Counter>,
     redactions: Family<ServerLabels, Counter>,
     reloads: Family<ReloadLabels, Counter>,
+    signals: Family<SignalLabels, Counter>,
+    metadata: Family<ResultLabels, Counter>,
     panics: Counter,
     in_flight: Gauge,
     audit_queued: Gauge,
@@ -76,6 +79,17 @@ struct ReportLabels {
     server: Name,
     event: &'static str,
     reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SignalLabels {
+    server: Name,
+    event: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResultLabels {
+    result: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -167,6 +181,14 @@ impl Metrics {
         registry.register("redactions", "Forms of a secret replaced in answers", redactions.clone());
         let reloads = Family::<ReloadLabels, Counter>::default();
         registry.register("reloads", "Configuration and policy reloads", reloads.clone());
+        let signals = Family::<SignalLabels, Counter>::default();
+        registry.register(
+            "security_events",
+            "Refused replays, proofs, and tokens beyond their scope or audience",
+            signals.clone(),
+        );
+        let metadata = Family::<ResultLabels, Counter>::default();
+        registry.register("resource_metadata_requests", "Requests for protected-resource metadata", metadata.clone());
         let panics = Counter::default();
         registry.register("panics", "Decisions that ended by a panic and were denied", panics.clone());
         let (in_flight, audit_queued, audit_refused, policy_age_secs) =
@@ -222,6 +244,8 @@ impl Metrics {
             reports,
             redactions,
             reloads,
+            signals,
+            metadata,
             panics,
             in_flight,
             audit_queued,
@@ -268,6 +292,17 @@ impl Metrics {
         if redactions > 0 {
             self.redactions.get_or_create(&ServerLabels { server }).inc_by(redactions);
         }
+    }
+
+    /// Counts what a denial may be a sign of. `server` must be the name of a server entry, or `None`.
+    pub fn signalled(&self, server: Option<&str>, signal: Signal) {
+        let labels = SignalLabels { server: server.unwrap_or("unknown").into(), event: signal.name() };
+        self.signals.get_or_create(&labels).inc();
+    }
+
+    /// Counts a request for metadata.
+    pub fn metadata(&self, answered: Answered) {
+        self.metadata.get_or_create(&ResultLabels { result: answered.name() }).inc();
     }
 
     /// Counts a reload.

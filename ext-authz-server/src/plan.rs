@@ -9,13 +9,16 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use keyward_contract::json::Value;
+use keyward_contract::reason::Reason;
 
 use crate::audit::Digester;
 use crate::binding::{Candidate, Catalogue};
 use crate::caller::Caller;
+use crate::decision::Signal;
 pub use crate::identity::Principal;
 use crate::perimeter::{MethodClass, Perimeter};
 use crate::request::Request;
+use crate::resource::Resource;
 use crate::secret::SecretBytes;
 use crate::sources::Sources;
 
@@ -31,6 +34,17 @@ pub enum NotIdentified {
     Refused(String),
     /// The keys to check it with could not be had. The cause is for the operator.
     Unavailable(String),
+    /// There was a good one, and it does not serve here, or not in these hands.
+    Unproven {
+        /// What the agent reads.
+        reason: Reason,
+        /// What the operator reads.
+        cause: String,
+        /// What it may be a sign of.
+        signal: Option<Signal>,
+        /// What the next proof has to hold, where proofs need a nonce.
+        nonce: Option<String>,
+    },
 }
 
 /// What policy is asked about one operation.
@@ -81,6 +95,8 @@ pub struct Verdict {
     pub explanation: Option<String>,
     /// The bindings that policy names, in its order.
     pub bindings: Vec<String>,
+    /// The scopes that the caller's token must hold for it.
+    pub required_scopes: Vec<String>,
 }
 
 /// What a caller shows of who it is: headers and the connection, and where it wants to go.
@@ -90,6 +106,8 @@ pub struct Presented<'a> {
     pub request: &'a Request<'a>,
     /// The server entry that it seems to be for; whether it may go there is decided later.
     pub server: Option<&'a Server>,
+    /// Whether it is only asked what would be: what serves once is not used up.
+    pub is_trial: bool,
 }
 
 /// Recognises who asks.
@@ -134,6 +152,8 @@ pub struct Server {
     pub max_body_bytes: usize,
     /// What is looked for in requests and answers.
     pub leaks: crate::leak::Rules,
+    /// What makes it a protected resource.
+    pub resource: Option<Arc<Resource>>,
 }
 
 /// What a plan is made of.
@@ -164,12 +184,16 @@ pub struct Parts {
 /// One revision of everything.
 pub struct Plan(Parts);
 
-/// Recognises one principal, whatever the token.
+/// Recognises one principal, whatever the request shows.
 struct Known(Arc<Principal>);
 
 impl Identify for Known {
-    fn identify<'a>(&'a self, _: &'a Presented<'a>) -> Pending<'a, Result<Arc<Principal>, NotIdentified>> {
-        Box::pin(std::future::ready(Ok(self.0.clone())))
+    fn identify<'a>(&'a self, presented: &'a Presented<'a>) -> Pending<'a, Result<Arc<Principal>, NotIdentified>> {
+        // What it would have to prove is not asked; for which resource its token is, is.
+        let resource = presented.server.and_then(|server| server.resource.as_deref());
+        let cause = resource.and_then(|resource| resource.refuses(&self.0));
+        let known = cause.map_or(Ok(self.0.clone()), |cause| Err(NotIdentified::Refused(cause.to_owned())));
+        Box::pin(std::future::ready(known))
     }
 }
 
@@ -229,6 +253,11 @@ impl Plan {
     #[must_use]
     pub fn server_name(&self, name: &str) -> Option<&str> {
         self.server(name).map(|server| server.name.as_str())
+    }
+
+    /// Every protected resource.
+    pub fn resources(&self) -> impl Iterator<Item = &Resource> {
+        self.0.servers.iter().filter_map(|server| server.resource.as_deref())
     }
 
     /// Destinations.

@@ -258,6 +258,7 @@ impl Files {
             .as_ref()
             .map(|api| verifying(&api.identity, before.and_then(|before| before.operators.as_ref())));
         let operators = operators.transpose()?;
+        let identity = identity.with_resources(config.servers.values().filter_map(|server| server.resource.as_ref()));
         let base = self.loaded.file.parent().unwrap_or(Path::new(""));
         let secrets = secrets.with(config, base, &outbound);
         let invitations = Invitations::of(config, secrets.state());

@@ -39,6 +39,8 @@ pub struct Trail {
     pub attempt: Attempt,
     /// A digest of what is asked, where a person has to be asked first.
     pub request_digest: String,
+    /// Whether it is only asked what would be.
+    pub is_trial: bool,
     /// Who asked.
     pub principal: Option<Arc<Principal>>,
     /// What was asked.
@@ -82,6 +84,7 @@ impl Trail {
             asking: Asking::Plainly,
             attempt: Attempt::default(),
             request_digest: String::new(),
+            is_trial: false,
             principal: None,
             operations: Vec::new(),
             operation_count: 0,

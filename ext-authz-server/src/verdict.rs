@@ -8,6 +8,7 @@ use crate::operation::{Content, Operation};
 use crate::perimeter::Passage;
 use crate::plan::{Plan, Principal, Question, Server, Verdict};
 use crate::request::Request;
+use crate::resource;
 
 /// What policy said about each operation, in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -51,32 +52,61 @@ pub fn ask(
                 bindings: bindings.as_deref(),
                 source: request.source.as_deref(),
             };
-            plan.policy()
-                .decide(&question)
-                .unwrap_or_else(|cause| Verdict { explanation: Some(format!("policy: {cause}")), ..Verdict::default() })
+            let mut verdict = plan.policy().decide(&question).unwrap_or_else(|cause| Verdict {
+                explanation: Some(format!("policy: {cause}")),
+                ..Verdict::default()
+            });
+            for scope in server.resource.iter().flat_map(|resource| resource.scopes.needed(operation)) {
+                if !verdict.required_scopes.contains(&scope) {
+                    verdict.required_scopes.push(scope);
+                }
+            }
+            verdict
         })
         .collect();
-    let reasons = if each.iter().all(|verdict| verdict.allow) {
-        Vec::new()
-    } else {
-        each.iter().map(|verdict| if verdict.allow { Reason::BatchMemberDenied } else { Reason::NotAllowed }).collect()
+    let reason = |verdict: &Verdict| match lacks(verdict, principal) {
+        true => Reason::InsufficientScope,
+        false if verdict.allow => Reason::BatchMemberDenied,
+        false => Reason::NotAllowed,
     };
-    Verdicts { each, reasons }
+    let reasons: Vec<Reason> = each.iter().map(reason).collect();
+    let is_allowed = reasons.iter().all(|reason| *reason == Reason::BatchMemberDenied);
+    Verdicts { each, reasons: if is_allowed { Vec::new() } else { reasons } }
+}
+
+/// Whether the caller's token lacks a scope that this takes.
+fn lacks(verdict: &Verdict, principal: &Principal) -> bool {
+    verdict.required_scopes.iter().any(|scope| !principal.scopes.contains(scope))
 }
 
 // === impl Verdicts ===
 
 impl Verdicts {
-    /// The denial, where any operation was denied or there was none to ask about.
+    /// The denial, where any operation was denied or there was none to ask about. What more scopes would not help is not
+    /// allowed; else it is said which are needed for all.
     #[must_use]
-    pub fn denial(&self) -> Option<Denial> {
-        let refused = self.each.iter().find(|verdict| !verdict.allow);
-        let cause = match (refused, self.each.is_empty()) {
-            (None, false) => return None,
-            (None, true) => "there was no operation to decide on".to_owned(),
-            (Some(verdict), _) => verdict.explanation.clone().unwrap_or_else(|| "no rule allows it".to_owned()),
-        };
-        Some(Denial::new(Stage::Policy, Reason::NotAllowed, cause))
+    pub fn denial(&self, server: &Server, principal: &Principal) -> Option<Denial> {
+        let refused = |cause| Some(Denial::new(Stage::Policy, Reason::NotAllowed, cause));
+        let because = |verdict: &Verdict| verdict.explanation.clone();
+        if self.each.is_empty() {
+            return refused("there was no operation to decide on".to_owned());
+        }
+        if let Some(verdict) = self.each.iter().find(|verdict| !verdict.allow && !lacks(verdict, principal)) {
+            return refused(because(verdict).unwrap_or_else(|| "no rule allows it".to_owned()));
+        }
+        if !self.each.iter().any(|verdict| lacks(verdict, principal)) {
+            return None;
+        }
+        let mut needed: Vec<String> = Vec::new();
+        for scope in self.each.iter().flat_map(|verdict| &verdict.required_scopes) {
+            if !needed.contains(scope) {
+                needed.push(scope.clone());
+            }
+        }
+        let missing: Vec<&str> =
+            needed.iter().filter(|scope| !principal.scopes.contains(scope)).map(String::as_str).collect();
+        let cause = format!("the token lacks the scopes `{}`", missing.join("`, `"));
+        Some(resource::lacking(&needed, server, principal, cause))
     }
 
     /// The bindings that policy named for each operation.

@@ -6,7 +6,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use keyward_contract::check::{CheckResponse, HttpResponse};
+use keyward_contract::check::{CheckResponse, HttpResponse, is_for_resource_metadata};
 use keyward_contract::json::Limits;
 use keyward_contract::mcp::{self, HttpView};
 use keyward_contract::reason::Reason;
@@ -177,7 +177,10 @@ impl Exchange {
         if body.len() > shared.configuration.max_body_bytes {
             return self.refuse(shared, state, Reason::RequestTooLarge);
         }
-        if state.callers.mode == Mode::Mcp && !self.parse(shared, state, &body) {
+        // Whoever looks for the metadata of an MCP server speaks no MCP yet; the server answers in the upstream's place.
+        let target = state.request.joined(":path").unwrap_or_default();
+        let reads_mcp = state.callers.mode == Mode::Mcp && !is_for_resource_metadata(&target);
+        if reads_mcp && !self.parse(shared, state, &body) {
             return;
         }
         let message = ask::check_request(&state.request, &state.facts, &body);

@@ -31,6 +31,7 @@ mod parsing;
 mod perimeter;
 mod reload;
 mod replica;
+mod resource_server;
 mod rotation;
 mod scripted;
 mod scrubbing;

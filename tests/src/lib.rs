@@ -12,6 +12,7 @@ pub mod issuer;
 pub mod moto;
 pub mod peers;
 pub mod process;
+pub mod prover;
 pub mod server;
 pub mod sse;
 pub mod stack;

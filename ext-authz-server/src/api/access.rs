@@ -112,7 +112,7 @@ mod tests {
 
     fn operator(role: Role, tenants: &[&str]) -> Operator {
         let api = config::Api {
-            identity: config::IdentityConfig { issuers: Vec::new() },
+            identity: config::IdentityConfig::default(),
             assignments: vec![Assignment {
                 role,
                 tenants: tenants.iter().map(ToString::to_string).collect(),

@@ -81,6 +81,10 @@ impl Api {
         if !principal.actors.is_empty() {
             return Err(unauthenticated("the token was given to somebody who acts for another"));
         }
+        if principal.token.confirmation.is_some() || principal.token.bootstrap {
+            // Nothing here asks for the proof, so that a stolen one would do.
+            return Err(unauthenticated("the token is bound to a key, or only good to begin with"));
+        }
         Operator::of(&principal, config).ok_or_else(|| Problem::forbidden("no role is assigned to you"))
     }
 

@@ -27,6 +27,14 @@ pub enum Event {
     ResponseWithheld,
     /// The filter refused a request by itself.
     RequestRefused,
+    /// A proof or a one-time token was shown again, and refused.
+    ReplayRefused,
+    /// A token came without what it is bound to, or with a proof that does not hold, and was refused.
+    ProofRefused,
+    /// A token wanted more than its scopes or its kind allow.
+    ScopeRefused,
+    /// A token came to a resource for which it was not made.
+    AudienceRefused,
     /// A person connected an account.
     Connected,
     /// A person, or the provider in their name, declined to connect an account.

@@ -43,7 +43,8 @@ impl Tools {
         }
     }
 
-    fn hold(&self, tool: &str) -> bool {
+    /// Whether a tool of this name is among them.
+    pub(crate) fn hold(&self, tool: &str) -> bool {
         tool.len() <= MAX_TOOL_BYTES && self.0.iter().any(|pattern| fits(pattern, tool))
     }
 }

@@ -7,6 +7,7 @@ mod identity;
 pub(crate) mod names;
 mod perimeter;
 mod placeholder;
+pub(crate) mod resource;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -54,6 +55,7 @@ impl Checker<'_> {
         checker.outbound(&config.outbound);
         checker.state();
         checker.servers();
+        checker.resources();
         checker.perimeter();
         checker.bindings();
         checker.placeholders();

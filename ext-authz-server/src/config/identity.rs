@@ -5,13 +5,23 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::{Replay, SecretSource};
+
 /// Whose access tokens are accepted.
-#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct IdentityConfig {
     /// At least one: there is no anonymous access.
     #[schemars(length(min = 1, max = 64))]
     pub issuers: Vec<Issuer>,
+    /// What is remembered of proofs and one-time tokens: in the `database` where there is one, else in memory.
+    #[serde(default)]
+    pub replay: Replay,
+    /// The key of the nonces for proofs of possession, at least 32 bytes, the same for all replicas. Default: one that each
+    /// process makes for itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "SecretSource")]
+    pub dpop_nonce_key: Option<SecretSource>,
 }
 
 /// One issuer of JWT access tokens (RFC 7519, RFC 9068).
@@ -53,6 +63,66 @@ pub struct Issuer {
     #[serde(default = "default_max_token_bytes")]
     #[schemars(range(min = 256, max = 65536))]
     pub max_token_bytes: usize,
+    /// The longest that a token may live, from `iat` to `exp`, in seconds, 10 to 31536000; a token without `iat` is refused
+    /// then. Absent: as long as it says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "u64", range(min = 10, max = 31_536_000))]
+    pub max_lifetime_secs: Option<u64>,
+    /// Which `typ` a token must have, default `any`.
+    #[serde(default)]
+    pub token_type: TokenType,
+    /// Whether each token serves for one request only, by its `jti`, default false. A token without `jti` is refused then.
+    #[serde(default)]
+    pub one_time: bool,
+    /// Whether tokens of this issuer only say who calls and never lead to a credential, default false: a workload's first
+    /// token, with which it gets the one it works with.
+    #[serde(default)]
+    pub bootstrap: bool,
+    /// How tokens that say nothing by themselves are looked up (RFC 7662). Absent: only JWTs are accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Introspection")]
+    pub introspection: Option<Introspection>,
+}
+
+/// Which `typ` an access token must have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TokenType {
+    /// `at+jwt`, `JWT` or none.
+    #[default]
+    Any,
+    /// `at+jwt` only, as RFC 9068 section 4 demands: no id token passes for an access token.
+    AtJwt,
+}
+
+/// An introspection endpoint and Keyward's client there (RFC 7662). The answer must name `exp`, `aud` and `token_type`.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Introspection {
+    /// The endpoint, `https` (or `http` on loopback).
+    pub endpoint: String,
+    /// The client id.
+    pub client_id: String,
+    /// The client's secret: `env://` or `file://`.
+    pub client_secret: SecretSource,
+    /// How the client proves who it is, default `client_secret_basic`.
+    #[serde(default)]
+    pub authentication: IntrospectionMethod,
+    /// How long an answer is believed, in seconds, 0 to 300, default 30; never longer than the token lives.
+    #[serde(default = "default_cache_secs")]
+    #[schemars(range(min = 0, max = 300))]
+    pub cache_secs: u64,
+}
+
+/// How Keyward proves who it is at an introspection endpoint.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum IntrospectionMethod {
+    /// Id and secret in the `authorization` header, each form-encoded (RFC 6749, 2.3.1).
+    #[default]
+    ClientSecretBasic,
+    /// Id and secret in the form.
+    ClientSecretPost,
 }
 
 /// Where the keys are: exactly one of `file` and `url`.
@@ -132,6 +202,10 @@ fn default_roles_claim() -> String {
 }
 
 fn default_clock_skew_secs() -> u64 {
+    30
+}
+
+fn default_cache_secs() -> u64 {
     30
 }
 

@@ -6,6 +6,8 @@ use keyward_contract::patterns::{Action, Guard, rule};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::Resource;
+
 /// One upstream.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -29,6 +31,11 @@ pub struct Server {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "PerimeterClass")]
     pub perimeter: Option<PerimeterClass>,
+    /// What makes it an OAuth 2.1 protected resource. Absent: a token needs one of its issuer's `audiences`, no scope and no
+    /// proof.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Resource")]
+    pub resource: Option<Resource>,
     /// What happens to text that looks like a credential. Absent: nothing.
     #[serde(default)]
     pub leak_guard: LeakGuard,

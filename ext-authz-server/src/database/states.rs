@@ -126,6 +126,46 @@ impl States {
         Ok(done.rows_affected() > 0)
     }
 
+    /// Marks `id` as used by `holder` until `expires`; false where another one used it before.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn use_once_by(&self, id: &str, holder: &str, expires: SystemTime) -> Result<bool, StatesError> {
+        let (id, holder) = (digest(id), digest(holder));
+        let insert = "INSERT INTO used (id, expires_ms, holder) VALUES ($1, $2, $3) ON CONFLICT (id) DO NOTHING";
+        let done = sqlx::query(insert)
+            .bind(&id)
+            .bind(unix_ms(expires))
+            .bind(&holder)
+            .execute(self.database.pool())
+            .await
+            .map_err(|error| failed("use something up", &error))?;
+        if done.rows_affected() > 0 {
+            return Ok(true);
+        }
+        let found = sqlx::query("SELECT id FROM used WHERE id = $1 AND holder = $2")
+            .bind(&id)
+            .bind(&holder)
+            .fetch_optional(self.database.pool())
+            .await
+            .map_err(|error| failed("look who used something", &error))?;
+        Ok(found.is_some())
+    }
+
+    /// How many ids are marked as used.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn count_used(&self) -> Result<usize, StatesError> {
+        let count: i64 = sqlx::query("SELECT COUNT(*) FROM used WHERE expires_ms > $1")
+            .bind(unix_ms(SystemTime::now()))
+            .fetch_one(self.database.pool())
+            .await
+            .and_then(|row| row.try_get(0))
+            .map_err(|error| failed("count what was used", &error))?;
+        Ok(usize::try_from(count).unwrap_or(0))
+    }
+
     /// Whether `id` was used.
     ///
     /// # Errors

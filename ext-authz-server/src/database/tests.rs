@@ -264,6 +264,23 @@ async fn a_state_is_taken_once(database: &Database, sealer: &Arc<Sealer>) {
     assert!(states.use_once("ticket", soon).await.unwrap());
     assert!(!states.use_once("ticket", soon).await.unwrap());
     assert!(states.is_used("ticket").await.unwrap());
+
+    // Of many decisions that use a proof at once, one does; and that one may ask again.
+    let count = states.count_used().await.unwrap();
+    let mut uses = tokio::task::JoinSet::new();
+    for decision in 0..8 {
+        let states = states.clone();
+        uses.spawn(async move { (decision, states.use_once_by("proof", &decision.to_string(), soon).await.unwrap()) });
+    }
+    let won: Vec<i32> =
+        uses.join_all().await.into_iter().filter(|(_, won)| *won).map(|(decision, _)| decision).collect();
+    let [winner] = won[..] else { panic!("{won:?}") };
+    for decision in 0..8 {
+        let again = states.use_once_by("proof", &decision.to_string(), soon).await.unwrap();
+        assert_eq!(again, decision == winner, "{decision}");
+    }
+    assert!(!states.use_once_by("ticket", "0", soon).await.unwrap(), "nobody's is not anybody's");
+    assert_eq!(states.count_used().await.unwrap(), count + 1);
 }
 
 async fn secrets_are_put_listed_and_deleted(database: &Database, sealer: &Arc<Sealer>) {

@@ -1,9 +1,9 @@
 //! From the claims of a verified token to a principal.
 
-use keyward_contract::json::{Object, Value};
+use keyward_contract::json::{self, Limits, Object, Value};
 
 use super::jwt::TokenError;
-use super::principal::{METHOD_JWT, Principal, PrincipalKind, TokenFacts};
+use super::principal::{Confirmation, METHOD_JWT, Principal, PrincipalKind, TokenFacts};
 use crate::config::Issuer;
 
 /// The most roles and audiences of one token.
@@ -29,6 +29,11 @@ pub(super) fn principal(issuer: &Issuer, claims: &Object<'_>, unix_secs: u64) ->
         return Err(TokenError::NotYet);
     }
     let issued = date(claims, "iat")?;
+    if let Some(most) = issuer.max_lifetime_secs
+        && expires.saturating_sub(issued.ok_or(TokenError::Claim("iat"))?) > most
+    {
+        return Err(TokenError::Lifetime);
+    }
 
     let subject = id(claims, &issuer.subject_claim, "sub")?.ok_or(TokenError::Claim("sub"))?;
     let agent = id(claims, &issuer.agent_claim, "client_id")?;
@@ -51,13 +56,14 @@ pub(super) fn principal(issuer: &Issuer, claims: &Object<'_>, unix_secs: u64) ->
         tenant,
         agent,
         roles,
-        scopes: Vec::new(),
+        scopes: scopes(claims)?,
         actors: Vec::new(),
         token: TokenFacts {
             id: id(claims, "jti", "jti")?,
             issued_unix_secs: issued,
             audiences: audiences.into_iter().map(str::to_owned).collect(),
-            confirmation: None,
+            confirmation: confirmation(claims)?,
+            bootstrap: issuer.bootstrap,
         },
         claims: serde_json::Value::Object(claims.iter().map(|(name, value)| (name.to_owned(), owned(value))).collect()),
         expires_unix_secs: expires,
@@ -94,8 +100,44 @@ pub(super) fn login(
         None => None,
     };
     // The rest is that of every token; roles, agent and tenant need not be in an id token.
-    let own = Issuer { audiences: vec![client_id.to_owned()], tenant_claim: None, ..issuer.clone() };
+    let own =
+        Issuer { audiences: vec![client_id.to_owned()], tenant_claim: None, max_lifetime_secs: None, ..issuer.clone() };
     Ok(LoggedIn { subject: principal(&own, claims, unix_secs)?.subject, tenant })
+}
+
+/// Reads claims that nobody signed: of an answer, or of a person who asks.
+pub(super) fn read(json: &[u8]) -> Option<Object<'_>> {
+    match json::parse(json, &Limits::default()) {
+        Ok(Value::Object(claims)) => Some(claims),
+        _ => None,
+    }
+}
+
+/// The scopes, in `scope` (RFC 9068, 2.2.3) or in `scp`, as some issuers call it; without repetition.
+fn scopes(claims: &Object<'_>) -> Result<Vec<String>, TokenError> {
+    let mut scopes: Vec<String> = Vec::new();
+    let name = if claims.get("scope").is_some() { "scope" } else { "scp" };
+    for scope in words(claims.get(name)).ok_or(TokenError::Claim("scope"))? {
+        if !scopes.iter().any(|known| known == scope) {
+            scopes.push(scope.to_owned());
+        }
+    }
+    Ok(scopes)
+}
+
+/// The key to which the token is bound (RFC 7800, 3.1). One way that is not known, or two at once, cannot be checked.
+fn confirmation(claims: &Object<'_>) -> Result<Option<Confirmation>, TokenError> {
+    let Some(cnf) = claims.get("cnf") else { return Ok(None) };
+    let members = cnf.as_object().ok_or(TokenError::Confirmation)?;
+    let mut members = members.iter();
+    let (Some((name, value)), None) = (members.next(), members.next()) else { return Err(TokenError::Confirmation) };
+    // SHA-256 in base64url without padding.
+    let digest = value.as_str().filter(|digest| digest.len() == 43).ok_or(TokenError::Confirmation)?;
+    match name {
+        "jkt" => Ok(Some(Confirmation::Jkt(digest.to_owned()))),
+        "x5t#S256" => Ok(Some(Confirmation::X5tS256(digest.to_owned()))),
+        _ => Err(TokenError::Confirmation),
+    }
 }
 
 /// A claim by name, or by JSON pointer where the name begins with `/`.
@@ -125,7 +167,7 @@ fn id(claims: &Object<'_>, name: &str, shown: &'static str) -> Result<Option<Str
 }
 
 /// A NumericDate (RFC 7519, 2) in whole seconds.
-fn date(claims: &Object<'_>, name: &'static str) -> Result<Option<u64>, TokenError> {
+pub(super) fn date(claims: &Object<'_>, name: &'static str) -> Result<Option<u64>, TokenError> {
     let Some(value) = claims.get(name) else { return Ok(None) };
     let number = value.as_number().ok_or(TokenError::Claim(name))?;
     if let Some(secs) = number.as_u64() {
@@ -156,7 +198,8 @@ fn words<'c>(value: Option<&'c Value<'_>>) -> Option<Vec<&'c str>> {
     fits.then_some(words)
 }
 
-fn owned(value: &Value<'_>) -> serde_json::Value {
+/// The same value with text of its own.
+pub(super) fn owned(value: &Value<'_>) -> serde_json::Value {
     use serde_json::Value as Owned;
     match value {
         Value::Null => Owned::Null,

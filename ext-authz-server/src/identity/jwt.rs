@@ -22,6 +22,8 @@ pub(super) struct Unverified<'t> {
     signature: &'t str,
     pub(super) algorithm: Algorithm,
     pub(super) kid: Option<String>,
+    /// Whether its `typ` is that of an access token and of nothing else (RFC 9068, 2.1).
+    pub(super) is_access_token: bool,
     payload: Vec<u8>,
 }
 
@@ -67,6 +69,15 @@ pub enum TokenError {
     /// `exp` has passed.
     #[error("it has expired")]
     Expired,
+    /// It lives longer than the issuer's entry allows.
+    #[error("it lives longer than `max_lifetime_secs`")]
+    Lifetime,
+    /// `cnf` names a key in a way that cannot be checked.
+    #[error("it is bound in a way that is not known")]
+    Confirmation,
+    /// The issuer says so.
+    #[error("the issuer says that it is not an active access token")]
+    Inactive,
     /// `nbf` is to come.
     #[error("it is not valid yet")]
     NotYet,
@@ -98,9 +109,9 @@ impl<'t> Unverified<'t> {
         }
         let signed = token.get(..header.len() + 1 + payload.len()).ok_or(TokenError::Form)?;
         let header = base64url(header).ok_or(TokenError::Form)?;
-        let (algorithm, kid) = read_header(&header)?;
+        let (algorithm, kid, is_access_token) = read_header(&header)?;
         let payload = base64url(payload).ok_or(TokenError::Form)?;
-        Ok(Unverified { signed, signature, algorithm, kid, payload })
+        Ok(Unverified { signed, signature, algorithm, kid, is_access_token, payload })
     }
 
     /// What the token claims.
@@ -130,15 +141,15 @@ impl<'t> Unverified<'t> {
     }
 }
 
-/// Algorithm and key id of a JOSE header (RFC 7515, 4). `jku`, `jwk`, `x5u` and `x5c` are never looked at.
-fn read_header(header: &[u8]) -> Result<(Algorithm, Option<String>), TokenError> {
+/// Algorithm, key id and whether `typ` is `at+jwt`, of a JOSE header (RFC 7515, 4). `jku`, `jwk`, `x5u` and `x5c` are never looked at.
+fn read_header(header: &[u8]) -> Result<(Algorithm, Option<String>, bool), TokenError> {
     let limits = Limits { max_bytes: header.len(), max_depth: MAX_DEPTH };
     let Ok(Value::Object(header)) = json::parse(header, &limits) else { return Err(TokenError::Header) };
     if ["crit", "b64", "enc", "zip"].iter().any(|name| header.get(name).is_some()) {
         return Err(TokenError::Extension);
     }
-    match header.get("typ").map(Value::as_str) {
-        None => {}
+    let is_access_token = match header.get("typ").map(Value::as_str) {
+        None => false,
         Some(Some(typ)) => {
             let plain = typ.len().checked_sub("application/".len()).and_then(|_| typ.split_once('/'));
             let name = match plain {
@@ -148,14 +159,15 @@ fn read_header(header: &[u8]) -> Result<(Algorithm, Option<String>), TokenError>
             if !name.eq_ignore_ascii_case("jwt") && !name.eq_ignore_ascii_case("at+jwt") {
                 return Err(TokenError::Type);
             }
+            name.eq_ignore_ascii_case("at+jwt")
         }
         Some(None) => return Err(TokenError::Header),
-    }
+    };
     let kid = match header.get("kid").map(Value::as_str) {
         None => None,
         Some(Some(kid)) if kid.len() <= MAX_KID_BYTES => Some(kid.to_owned()),
         Some(_) => return Err(TokenError::Header),
     };
     let name = header.get("alg").and_then(Value::as_str).ok_or(TokenError::Header)?;
-    Ok((Algorithm::from_name(name).ok_or(TokenError::Algorithm)?, kid))
+    Ok((Algorithm::from_name(name).ok_or(TokenError::Algorithm)?, kid, is_access_token))
 }

@@ -175,6 +175,22 @@ impl Algorithm {
         })
     }
 
+    /// The name (RFC 7518, 3.1; RFC 8037, 3.1).
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Algorithm::ES256 => "ES256",
+            Algorithm::ES384 => "ES384",
+            Algorithm::EdDSA => "EdDSA",
+            Algorithm::RS256 => "RS256",
+            Algorithm::RS384 => "RS384",
+            Algorithm::RS512 => "RS512",
+            Algorithm::PS256 => "PS256",
+            Algorithm::PS384 => "PS384",
+            Algorithm::PS512 => "PS512",
+        }
+    }
+
     pub(super) fn library(self) -> jsonwebtoken::Algorithm {
         match self {
             Algorithm::ES256 => jsonwebtoken::Algorithm::ES256,

@@ -54,6 +54,8 @@ pub struct TokenFacts {
     pub audiences: Vec<String>,
     /// The key that its holder has to show (`cnf`).
     pub confirmation: Option<Confirmation>,
+    /// Whether it only says who calls, and leads to no credential.
+    pub bootstrap: bool,
 }
 
 /// The key to which a token is bound (RFC 7800).

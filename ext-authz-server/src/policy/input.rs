@@ -157,6 +157,8 @@ fn principal(principal: &Principal) -> Value {
         ("agent", optional(principal.agent.as_deref())),
         ("kind", principal.kind.as_str().into()),
         ("roles", roles.into()),
+        ("scopes", principal.scopes.iter().map(|scope| Value::from(scope.as_str())).collect::<Vec<_>>().into()),
+        ("bootstrap", principal.token.bootstrap.into()),
         ("claims", claims(&principal.claims)),
     ])
 }

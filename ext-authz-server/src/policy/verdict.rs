@@ -2,8 +2,12 @@
 
 use regorus::Value;
 
+use crate::config::check::resource::is_scope;
+
 /// The most bindings that one decision may name.
 const MAX_BINDINGS: usize = 32;
+/// The most scopes that one decision may ask for.
+const MAX_SCOPES: usize = 32;
 
 /// What the policy decided.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -16,6 +20,8 @@ pub struct Verdict {
     pub explanation: Option<String>,
     /// The bindings to use, in order; empty leaves the choice to the catalogue.
     pub bindings: Vec<String>,
+    /// The scopes that the caller's token must hold, whatever `allow` says.
+    pub required_scopes: Vec<String>,
     /// Why there is no decision.
     pub failure: Option<Failure>,
 }
@@ -47,13 +53,19 @@ impl Verdict {
         Verdict { failure: Some(failure), ..Verdict::default() }
     }
 
-    /// Reads `{"allow", "rule", "explanation", "bindings", "obligations"}`.
+    /// Reads `{"allow", "rule", "explanation", "bindings", "obligations", "required_scopes"}`.
     pub(super) fn read(decision: &Value) -> Verdict {
         let mut verdict = Verdict::default();
         match verdict.fill(decision) {
             Ok(()) => verdict,
             // Rule and explanation, where they were read, still help the operator.
-            Err(failure) => Verdict { allow: false, bindings: Vec::new(), failure: Some(failure), ..verdict },
+            Err(failure) => Verdict {
+                allow: false,
+                bindings: Vec::new(),
+                required_scopes: Vec::new(),
+                failure: Some(failure),
+                ..verdict
+            },
         }
     }
 
@@ -81,7 +93,12 @@ impl Verdict {
                         self.oblige(obligation)?;
                     }
                 }
-                ("allow" | "rule" | "explanation" | "bindings" | "obligations", _) => {
+                ("required_scopes", Value::Array(scopes)) => {
+                    for scope in scopes.iter() {
+                        self.require(scope)?;
+                    }
+                }
+                ("allow" | "rule" | "explanation" | "bindings" | "obligations" | "required_scopes", _) => {
                     return Err(Failure::Shape(format!("`{name}` has a wrong type")));
                 }
                 _ => return Err(Failure::Shape(format!("`{}` is not a known member", bounded(name)))),
@@ -104,6 +121,22 @@ impl Verdict {
             Some(id) if members.len() == 2 => self.bind(id),
             _ => Err(Failure::Shape("obligation `inject` has exactly `type` and `binding`".to_owned())),
         }
+    }
+
+    fn require(&mut self, scope: &Value) -> Result<(), Failure> {
+        let Value::String(scope) = scope else {
+            return Err(Failure::Shape("a scope is not a string".to_owned()));
+        };
+        if !is_scope(scope) {
+            return Err(Failure::Shape("a scope is not one (RFC 6749, 3.3)".to_owned()));
+        }
+        if self.required_scopes.len() >= MAX_SCOPES {
+            return Err(Failure::Shape(format!("more than {MAX_SCOPES} scopes")));
+        }
+        if !self.required_scopes.iter().any(|known| known == scope.as_ref()) {
+            self.required_scopes.push(scope.as_ref().to_owned());
+        }
+        Ok(())
     }
 
     fn bind(&mut self, id: &Value) -> Result<(), Failure> {

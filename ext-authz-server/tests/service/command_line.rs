@@ -196,6 +196,49 @@ fn explain_names_stage_rule_and_binding_but_no_secret() {
 }
 
 #[test]
+fn explain_knows_for_which_resource_claims_are() {
+    let fixture = Fixture::new("explain-resource");
+    let configuration = std::fs::read_to_string(fixture.configuration()).unwrap();
+    let resource = "    mode: mcp\n    resource: { url: \"https://mcp.example/own\" }\n";
+    fixture.write("keyward.yaml", &configuration.replacen("    mode: mcp\n", resource, 1));
+    let body = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","arguments":{"message":"m"}}}"#;
+    fixture.write("call.json", body);
+    let call = fixture.directory.join("call.json").display().to_string();
+    for (audience, said) in [("https://mcp.example/own", "pass identity"), ("https://mcp.example/mcp", "DENY identity")]
+    {
+        let claims =
+            json!({"iss": "https://issuer.example", "aud": audience, "sub": "alice", "exp": 9_999_999_999_u64});
+        let arguments = ["explain", "--server", "demo", "--claims", &claims.to_string(), "--request", &call];
+        let (_, out, err) = keyward(&fixture, &arguments);
+        assert!(out.contains(said), "{audience}: {out}{err}");
+    }
+}
+
+#[test]
+fn explain_uses_up_no_token_that_serves_once() {
+    let fixture = Fixture::new("explain-once");
+    let configuration = std::fs::read_to_string(fixture.configuration()).unwrap();
+    let once = configuration.replace("      jwks: {", "      one_time: true\n      jwks: {");
+    // There is no such database yet: what had to be remembered could not be.
+    let database = "database: { encryption_keys: [{ ref: \"file://encryption.key\" }] }\npolicy:";
+    fixture.write("keyward.yaml", &once.replace("policy:", database));
+    fixture.write("encryption.key", "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=");
+    let body = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","arguments":{"message":"m"}}}"#;
+    fixture.write("call.json", body);
+    let file = |name: &str| fixture.directory.join(name).display().to_string();
+    let arguments = ["explain", "--server", "demo", "--token-file", &file("token"), "--request", &file("call.json")];
+    fixture.write("token", &fixture.token(&json!({"jti": "one", "scope": "use see"})));
+    for _ in 0..2 {
+        let (_, out, err) = keyward(&fixture, &arguments);
+        assert!(out.contains("pass identity") && out.contains("scopes: use, see"), "{out}{err}");
+    }
+    assert!(!fixture.directory.join("keyward.db").exists());
+    fixture.write("token", &fixture.token(&json!({"jti": null})));
+    let (_, out, err) = keyward(&fixture, &arguments);
+    assert!(format!("{out}{err}").contains("DENY identity"), "{out}{err}");
+}
+
+#[test]
 fn the_example_of_the_readme_is_allowed() {
     let repository = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
     let readme = std::fs::read_to_string(repository.join("README.md")).unwrap();

@@ -142,6 +142,54 @@ const BAD: &[(&str, &str, &str)] = &[
         "  Demo Server:\n    mode",
         "k.yaml:14:3: `servers.Demo Server`: `Demo Server` is not a name",
     ),
+    (
+        "mode: mcp\n",
+        "mode: mcp\n    resource: { url: \"http://mcp.example/mcp\" }\n",
+        "k.yaml:16:17: `servers.demo.resource.url`: the address cannot be used: it is not https",
+    ),
+    (
+        "mode: mcp\n",
+        "mode: mcp\n    resource: { url: \"https://mcp.example/mcp?x=1\" }\n",
+        "`servers.demo.resource.url`: the address cannot be used: it holds a query",
+    ),
+    (
+        "mode: mcp\n",
+        "mode: mcp\n    resource: { url: \"https://mcp.example/mcp\", issuers: [other] }\n",
+        "`servers.demo.resource.issuers[0]`: there is no issuer `other`",
+    ),
+    (
+        "mode: mcp\n",
+        "mode: mcp\n    resource: { url: \"https://mcp.example/mcp\", scopes: { required: [\"a b\"] } }\n",
+        "`servers.demo.resource.scopes.required[0]`: `a b` is not a scope (RFC 6749, 3.3)",
+    ),
+    (
+        "mode: mcp\n",
+        "mode: mcp\n    resource: { url: \"https://mcp.example/mcp\", dpop: { algorithms: [HS256] } }\n",
+        "`servers.demo.resource.dpop.algorithms[0]`: `HS256` is not one of the choices",
+    ),
+    (
+        "mode: mcp\n",
+        "mode: mcp\n    resource: { url: \"https://mcp.example/mcp\", dpop: { required: true }, certificate_required: true }\n",
+        "`servers.demo.resource.certificate_required`: a token is bound to a key or to a certificate",
+    ),
+    (
+        "bindings:\n",
+        "  other:\n    mode: mcp\n    destinations: [{ host: other.example }]\n    resource: { url: \"https://mcp.example/a\", audiences: \
+         [x] }\n  third:\n    mode: mcp\n    destinations: [{ host: third.example }]\n    resource: { url: \
+         \"https://mcp.example/b\", audiences: [x] }\nbindings:\n",
+        "`servers.third.resource.audiences`: `x` means `other`, too",
+    ),
+    (
+        "      jwks:",
+        "      introspection: { endpoint: \"http://login.example/\", client_id: k, client_secret: { ref: \"env://S\" } }\n      \
+         jwks:",
+        "`identity.issuers[0].introspection.endpoint`: the address cannot be used: it is not https",
+    ),
+    (
+        "      jwks:",
+        "      max_lifetime_secs: 5\n      jwks:",
+        "`identity.issuers[0].max_lifetime_secs`: `5` is not from 10 to 31536000",
+    ),
     ("host: mcp.example", "host: \"*\"", "k.yaml:16:22: `servers.demo.destinations[0].host`: `*` is not a host"),
     ("host: mcp.example", "host: a@b", "`servers.demo.destinations[0].host`: `a@b` is not a host"),
     ("port: 443", "port: 0", "`servers.demo.destinations[0].port`: `0` is not a port"),

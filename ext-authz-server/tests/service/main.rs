@@ -16,6 +16,7 @@ mod lifecycle;
 mod oauth;
 mod perimeter;
 mod real;
+mod resource_page;
 mod running;
 mod scene;
 mod secrecy;

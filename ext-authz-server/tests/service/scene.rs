@@ -126,6 +126,7 @@ fn server(name: &str, mode: Mode) -> Server {
         upstream_authority: Some("upstream.internal:9000".into()),
         max_body_bytes: 64 * 1024,
         leaks: keyward_server::leak::Rules::default(),
+        resource: None,
     }
 }
 

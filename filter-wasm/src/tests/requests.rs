@@ -37,6 +37,21 @@ fn error() -> (u32, serde_json::Value) {
 }
 
 #[test]
+fn the_metadata_of_a_resource_is_asked_for_without_mcp() {
+    for (path, is_asked) in [
+        ("/.well-known/oauth-protected-resource", true),
+        ("/.well-known/oauth-protected-resource/mcp?x=1", true),
+        ("/.well-known/oauth-protected-resources", false),
+        ("/mcp/.well-known/oauth-protected-resource", false),
+    ] {
+        let mut bench = Bench::new(CONFIGURATION);
+        let headers = [(":method", "GET"), (":path", path), ("mcp-protocol-version", "2026-07-28")];
+        assert_eq!(bench.headers(&headers, true), Action::Pause);
+        assert_eq!(checks().len(), usize::from(is_asked), "{path}");
+    }
+}
+
+#[test]
 fn asks_once_with_the_whole_request() {
     let mut bench = Bench::new(CONFIGURATION);
     PROXY.with_borrow_mut(|proxy| {

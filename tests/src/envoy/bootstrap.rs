@@ -25,6 +25,8 @@ pub struct Options {
     pub admin: SocketAddr,
     /// What agents may speak. Default: HTTP/1.1 and HTTP/2.
     pub codec: Codec,
+    /// `transport_socket` of the agents' listener; `null`: plain TCP.
+    pub listener_transport_socket: Value,
     /// Keyward's server.
     pub keyward: Endpoint,
     /// The upstream of the sample's route and cluster `demo_upstream`.
@@ -154,6 +156,7 @@ impl Default for Options {
             listen: any_port,
             admin: any_port,
             codec: Codec::default(),
+            listener_transport_socket: Value::Null,
             keyward: Endpoint::Tcp(SocketAddr::from(([127, 0, 0, 1], 9191))),
             upstream: UpstreamCluster::tcp("demo_upstream", SocketAddr::from(([127, 0, 0, 1], 9000))),
             authorizer: Authorizer::default(),
@@ -197,6 +200,10 @@ impl Options {
 
     fn change_listener(&self, listener: &mut Value) -> Result<()> {
         *part(listener, "/address")? = socket_address(self.listen);
+        if !self.listener_transport_socket.is_null() {
+            let chain = part(listener, "/filter_chains/0")?;
+            set(chain, "transport_socket", self.listener_transport_socket.clone());
+        }
         let manager = part(listener, "/filter_chains/0/filters/0/typed_config")?;
         *part(manager, "/codec_type")? = match self.codec {
             Codec::Auto => json!("AUTO"),

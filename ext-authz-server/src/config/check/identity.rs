@@ -63,6 +63,7 @@ impl Checker<'_> {
         }
         self.range(format!("{key}.clock_skew_secs"), issuer.clock_skew_secs, 0..=300);
         self.range(format!("{key}.max_token_bytes"), issuer.max_token_bytes, 256..=65536);
+        self.issuer_terms(key, issuer);
     }
 
     fn claim(&mut self, key: &str, claim: &str) {
