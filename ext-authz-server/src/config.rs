@@ -21,6 +21,7 @@ mod problem;
 mod provider;
 mod reference;
 mod server;
+mod sessions;
 mod shape;
 pub(crate) mod store;
 mod suggestion;
@@ -48,6 +49,7 @@ pub use reference::reference;
 pub use server::{
     Destination, LeakAction, LeakGuard, MethodClass, PerimeterClass, PerimeterConfig, Server, ServerMode,
 };
+pub use sessions::Sessions;
 pub use store::{
     AwsSecretsManagerStore, AwsSsmStore, AzureAuth, AzureStore, Caching, DirectoryStore, GcpAuth, GcpStore,
     KubernetesStore, OnePasswordStore, Store, VaultAuth, VaultStore,
@@ -93,6 +95,9 @@ pub struct Config {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Lifecycle")]
     pub lifecycle: Option<Lifecycle>,
+    /// The sessions of MCP servers. Default: their ids are sealed for their callers, for 8 hours at most.
+    #[serde(default)]
+    pub sessions: Sessions,
     /// The pages on which people connect accounts. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Connect")]

@@ -36,4 +36,5 @@ mod scrubbing;
 mod search;
 mod secrecy;
 mod signing;
+mod sessions;
 mod stores;

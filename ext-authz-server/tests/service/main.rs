@@ -19,6 +19,7 @@ mod real;
 mod running;
 mod scene;
 mod secrecy;
+mod sessions;
 mod stores;
 mod tls;
 mod tools;
