@@ -115,6 +115,12 @@ impl DatabaseSessions {
         Ok(self.find(used.id).await?.unwrap_or(SessionRow { seen_ms: used.issued_ms, ended: false }))
     }
 
+    /// The connections, for tests.
+    #[cfg(test)]
+    pub(crate) fn pool(&self) -> &sqlx::AnyPool {
+        self.database.pool()
+    }
+
     async fn find(&self, id: &str) -> Result<Option<SessionRow>, DatabaseError> {
         let doing = |error: sqlx::Error| failed("look for a session", &error);
         let found = sqlx::query("SELECT seen_ms, COALESCE(ended_ms, 0) FROM sessions WHERE id = $1")

@@ -36,6 +36,8 @@ struct Known {
 struct Session {
     seen_ms: i64,
     written_ms: i64,
+    /// How often it had been heard that sessions ended before this one was looked up.
+    ends: u64,
 }
 
 /// What is known without a query.
@@ -57,9 +59,7 @@ impl Kept {
 
     /// Sessions were ended: all are looked up anew.
     pub fn ended(&self) {
-        let mut known = self.known();
-        known.sessions.clear();
-        known.ends += 1;
+        self.known().ends += 1;
     }
 
     /// The database was heard from.
@@ -94,13 +94,10 @@ impl Kept {
         }
         self.rows.seen(id, now_ms).await?;
         let mut known = self.known();
-        // What was heard meanwhile may have been about this one.
-        if known.ends == ends {
-            if known.sessions.len() >= MAX_KNOWN {
-                known.sessions.clear();
-            }
-            known.sessions.insert(id.to_owned(), Session { seen_ms: now_ms, written_ms: now_ms });
+        if known.sessions.len() >= MAX_KNOWN {
+            known.sessions.clear();
         }
+        known.sessions.insert(id.to_owned(), Session { seen_ms: now_ms, written_ms: now_ms, ends });
         Ok(Standing::Live)
     }
 
@@ -109,7 +106,9 @@ impl Kept {
         let mut known = self.known();
         let is_fresh = known.heard.is_some_and(|heard| heard.elapsed() < MAX_SILENCE);
         let ends = known.ends;
-        let Some(session) = known.sessions.get_mut(used.id).filter(|_| is_fresh) else {
+        // What was heard since it was looked up may have been about this one.
+        let own = known.sessions.get_mut(used.id);
+        let Some(session) = own.filter(|session| is_fresh && session.ends == ends) else {
             return Recalled::LookUp { ends };
         };
         if used.now_ms.saturating_sub(session.seen_ms) > used.idle_ms {
@@ -125,5 +124,78 @@ impl Kept {
 
     fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::database::{Database, SessionFilter};
+    use crate::session::Whose;
+
+    const ALICE: Whose<'_> = Whose { environment: "test", tenant: "one", server: "jira", principal: "alice" };
+
+    async fn kept() -> Kept {
+        Kept::new(DatabaseSessions::new(Database::open("sqlite::memory:", 1).await.unwrap()))
+    }
+
+    fn used(id: &str, now_ms: i64) -> Use<'_> {
+        Use { id, whose: ALICE, issued_ms: 1_000, ends_ms: 10_000_000, now_ms, idle_ms: 1_000 }
+    }
+
+    fn named(id: &str) -> SessionFilter {
+        SessionFilter { id: Some(id.to_owned()), environment: Some("test".to_owned()), ..SessionFilter::default() }
+    }
+
+    #[tokio::test]
+    async fn an_end_counts_once_it_is_heard_and_at_once_where_nothing_is_heard() {
+        let (one, silent) = (kept().await, kept().await);
+        let silent = Kept { rows: one.rows.clone(), ..silent };
+        one.confirm();
+        for kept in [&one, &silent] {
+            assert_eq!(kept.touch(&used("a", 1_100)).await.unwrap(), Standing::Live);
+            assert_eq!(kept.touch(&used("b", 1_100)).await.unwrap(), Standing::Live);
+        }
+        assert_eq!(one.rows.end(&named("a"), 1_200).await.unwrap(), ["a"]);
+        assert_eq!(one.touch(&used("a", 1_200)).await.unwrap(), Standing::Live, "not heard yet");
+        assert_eq!(silent.touch(&used("a", 1_200)).await.unwrap(), Standing::Ended);
+        one.ended();
+        assert_eq!(one.touch(&used("a", 1_200)).await.unwrap(), Standing::Ended);
+        assert_eq!(one.touch(&used("b", 1_200)).await.unwrap(), Standing::Live);
+        assert!(one.rows.end(&named("a"), 1_300).await.unwrap().is_empty(), "it has ended");
+        let other = SessionFilter { environment: Some("production".to_owned()), ..SessionFilter::default() };
+        assert!(one.rows.end(&other, 1_300).await.unwrap().is_empty());
+        let listed = one.rows.list(&SessionFilter::default(), 1_300).await.unwrap();
+        assert_eq!(listed.iter().filter(|card| card.ended.is_some()).count(), 1);
+    }
+
+    #[tokio::test]
+    async fn replicas_count_uses_together_and_what_nobody_used_is_idle() {
+        let (one, other) = (kept().await, kept().await);
+        let other = Kept { rows: one.rows.clone(), ..other };
+        one.confirm();
+        other.confirm();
+        assert_eq!(one.touch(&used("a", 1_500)).await.unwrap(), Standing::Live);
+        // Each use here is written, as an idle time of a second is short.
+        for now_ms in [2_400, 3_300, 4_200] {
+            assert_eq!(other.touch(&used("a", now_ms)).await.unwrap(), Standing::Live, "{now_ms}");
+        }
+        assert_eq!(one.touch(&used("a", 5_000)).await.unwrap(), Standing::Live, "it was used elsewhere");
+        assert_eq!(one.touch(&used("a", 6_100)).await.unwrap(), Standing::Idle);
+        assert_eq!(other.touch(&used("a", 6_100)).await.unwrap(), Standing::Idle);
+        // Sealed long ago and never used.
+        assert_eq!(one.touch(&used("b", 2_001)).await.unwrap(), Standing::Idle);
+    }
+
+    #[tokio::test]
+    async fn without_its_database_what_is_known_serves_until_it_is_too_old_to_trust() {
+        let kept = kept().await;
+        kept.confirm();
+        assert_eq!(kept.touch(&used("a", 1_100)).await.unwrap(), Standing::Live);
+        sqlx::query("DROP TABLE sessions").execute(kept.rows.pool()).await.unwrap();
+        assert_eq!(kept.touch(&used("a", 1_200)).await.unwrap(), Standing::Live);
+        kept.touch(&used("b", 1_200)).await.unwrap_err();
+        kept.known().heard = None;
+        kept.touch(&used("a", 1_200)).await.unwrap_err();
     }
 }
