@@ -90,12 +90,7 @@ impl SessionKey {
 ///
 /// # Errors
 /// It is not what MCP calls a session id.
-pub fn seal(
-    key: &SessionKey,
-    nonce: &[u8; NONCE_BYTES],
-    span: Span,
-    upstream_id: &[u8],
-) -> Result<String, SealError> {
+pub fn seal(key: &SessionKey, nonce: &[u8; NONCE_BYTES], span: Span, upstream_id: &[u8]) -> Result<String, SealError> {
     if !is_id(upstream_id) {
         return Err(SealError::Id);
     }

@@ -6,12 +6,12 @@
 //! remembered, here or in the database.
 
 mod book;
-mod keys;
 mod kept;
+mod keys;
 
 pub use book::Standing;
-pub use keys::{KeyError, Keyring, MIN_KEY_BYTES, Root, follow, start};
 pub use kept::Kept;
+pub use keys::{KeyError, Keyring, MIN_KEY_BYTES, Root, follow, start};
 
 use std::time::{Duration, SystemTime};
 

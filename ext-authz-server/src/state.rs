@@ -7,8 +7,8 @@ use zeroize::Zeroizing;
 
 use crate::config;
 use crate::database::{
-    Database, DatabaseAges, DatabaseBindings, DatabaseError, DatabaseGrants, DatabaseSecrets, DatabaseSessions, DatabaseShared,
-    LATEST_VERSION, SharedError, States, Topic, failed,
+    Database, DatabaseAges, DatabaseBindings, DatabaseError, DatabaseGrants, DatabaseSecrets, DatabaseSessions,
+    DatabaseShared, LATEST_VERSION, SharedError, States, Topic, failed,
 };
 use crate::freshness::Freshness;
 use crate::grants::Grants;

@@ -35,6 +35,6 @@ mod scripted;
 mod scrubbing;
 mod search;
 mod secrecy;
-mod signing;
 mod sessions;
+mod signing;
 mod stores;

@@ -9,7 +9,7 @@ use keyward_tests::client::{Answer, Request};
 use keyward_tests::envoy::Route;
 use keyward_tests::issuer::Token;
 use keyward_tests::server::Server;
-use keyward_tests::stack::{Builder, ROLE, Stack, UPSTREAM_AUTHORITY};
+use keyward_tests::stack::{Builder, ROLE, Stack};
 use serde_json::{Value, json};
 
 use crate::expect;
@@ -17,8 +17,8 @@ use crate::injection::header;
 use crate::replica::Replica;
 
 const REVISION: &str = "2025-11-25";
-/// Under this host the same upstream is another server entry.
-const OTHER_HOST: &str = "other.example";
+/// Under this path the same upstream is another server entry.
+const OTHER_PATH: &str = "/other";
 const POLICY: &str = r#"package keyward
 
 decision := {"allow": true, "rule": "everybody"} if "demo-user" in input.principal.roles
@@ -26,9 +26,11 @@ decision := {"allow": true, "rule": "everybody"} if "demo-user" in input.princip
 
 /// Two server entries to one upstream, everybody may everything, tenants are a claim.
 fn builder(name: &str) -> Builder {
-    Stack::builder(name).policy(POLICY).config(|config| {
+    let metadata = json!({"server": "other", "mode": "mcp"});
+    let route = Route { prefix: OTHER_PATH.to_owned(), cluster: "demo_upstream".to_owned(), metadata };
+    Stack::builder(name).policy(POLICY).envoy(|envoy| envoy.routes.push(route)).config(|config| {
         let mut other = config["servers"]["demo"].clone();
-        other["destinations"] = json!([{"host": OTHER_HOST, "path": "/mcp"}]);
+        other["destinations"] = json!([{"host": "127.0.0.1", "path": OTHER_PATH}]);
         config["servers"]["other"] = other;
         config["bindings"][0]["servers"] = json!(["demo", "other"]);
         config["identity"]["issuers"][0]["tenant_claim"] = json!("org");
@@ -117,7 +119,12 @@ async fn an_id_is_worth_nothing_to_others_elsewhere_or_changed() {
     not_found(&stack, echo(&id, &bob), FOREIGN).await;
     not_found(&stack, echo(&id, &token(&stack, "alice", "two")), FOREIGN).await;
     not_found(&stack, echo(&upstream_id, &alice), FOREIGN).await;
-    not_found(&stack, echo(&id, &alice).authority(OTHER_HOST), FOREIGN).await;
+    let mut elsewhere = echo(&id, &alice);
+    OTHER_PATH.clone_into(&mut elsewhere.path);
+    not_found(&stack, elsewhere.clone(), FOREIGN).await;
+    // Without the session it gets there.
+    elsewhere.without_header("mcp-session-id").send(stack.agents).await.unwrap();
+    assert_eq!(stack.upstream.count().await.unwrap(), 1);
     not_found(&stack, echo("", &alice), FOREIGN).await;
     not_found(&stack, echo(&id, &alice).header("mcp-session-id", &id), FOREIGN).await;
     for at in [0, id.len() / 2, id.len() - 1] {

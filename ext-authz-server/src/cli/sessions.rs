@@ -12,7 +12,6 @@ use crate::audit::record::rfc3339;
 use crate::config::Config;
 use crate::database::{SessionCard, SessionFilter, unix_ms};
 use crate::run::open_audit;
-use crate::snapshot::Snapshot;
 
 /// The most names that one audit record lists.
 const MAX_RECORDED: usize = 64;
@@ -73,12 +72,12 @@ pub(super) fn run(command: &Sessions) -> Result<ExitCode, CommandError> {
                 let audit = open_audit(&snapshot.config).map_err(other)?;
                 let filter = which.filter(id.as_deref(), &snapshot.config)?;
                 let ended = state.sessions.rows.end(&filter, unix_ms(SystemTime::now())).await.map_err(other)?;
-                leave(&audit, Event::SessionsEnded, detail(&ended, &filter), &snapshot as &Snapshot)?;
+                if ended.is_empty() {
+                    return Err(CommandError::Other("there is no such session that goes on".to_owned()));
+                }
+                leave(&audit, Event::SessionsEnded, detail(&ended, &filter), &snapshot)?;
                 Ok(ended)
             })?;
-            if ended.is_empty() {
-                return Err(CommandError::Other("there is no such session that goes on".to_owned()));
-            }
             ended.iter().for_each(|id| println!("{id}: ended"));
         }
     }

@@ -106,7 +106,11 @@ async fn other_callers_of_the_contract_and_other_upstreams() {
     let mut plain = within(call("echo"), "anything");
     (plain.server, plain.host, plain.method, plain.body) = (Some("plain"), "plain.example", "GET", String::new());
     let answer = scene.check(&plain).await;
-    assert!(sent(&answer).is_empty() && answer.session().is_none() && answer.removed().0.iter().all(|it| it != "mcp-session-id"));
+    assert!(
+        sent(&answer).is_empty()
+            && answer.session().is_none()
+            && answer.removed().0.iter().all(|it| it != "mcp-session-id")
+    );
 }
 
 #[tokio::test]
