@@ -29,7 +29,7 @@ pub(super) struct Book {
 struct Pages {
     entries: HashMap<String, Entry>,
     /// Of sessions that began up to here some were forgotten, for lack of room.
-    forgotten_ms: i64,
+    forgotten_ms: Option<i64>,
 }
 
 struct Entry {
@@ -59,7 +59,8 @@ impl Book {
             entry.seen_ms = entry.seen_ms.max(now_ms);
             return Standing::Live;
         }
-        if issued_ms <= pages.forgotten_ms && now_ms.saturating_sub(issued_ms) > idle_ms {
+        let may_be_forgotten = pages.forgotten_ms.is_some_and(|up_to| issued_ms <= up_to);
+        if may_be_forgotten && now_ms.saturating_sub(issued_ms) > idle_ms {
             return Standing::Idle;
         }
         if pages.entries.len() >= self.max_entries {
@@ -86,7 +87,7 @@ impl Pages {
         self.entries.retain(|_, entry| {
             let stays = entry.seen_ms > up_to;
             if !stays {
-                newest = newest.max(entry.issued_ms);
+                newest = newest.max(Some(entry.issued_ms));
             }
             stays
         });
@@ -142,6 +143,6 @@ mod tests {
         }
         assert_eq!(book.touch(&used("e", 10_000, 10_000)), Standing::Live);
         let pages = book.pages.lock().unwrap();
-        assert!(pages.entries.len() == 1 && pages.forgotten_ms == 0);
+        assert!(pages.entries.len() == 1 && pages.forgotten_ms.is_none());
     }
 }
