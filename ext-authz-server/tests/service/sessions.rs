@@ -120,9 +120,9 @@ async fn a_revision_without_sessions_has_none() {
         "name": "echo", "arguments": {},
         "_meta": {"io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {}},
     }}));
-    ask.headers = [("mcp-protocol-version", "2026-07-28"), ("mcp-method", "tools/call"), ("mcp-name", "echo")]
-        .map(|(name, value)| (name, value.to_owned()))
-        .to_vec();
+    ask.headers.retain(|(name, _)| *name == "content-type");
+    let mirrored = [("mcp-protocol-version", "2026-07-28"), ("mcp-method", "tools/call"), ("mcp-name", "echo")];
+    ask.headers.extend(mirrored.map(|(name, value)| (name, value.to_owned())));
     let answer = scene.check(&within(ask, "anything")).await;
     assert!(sent(&answer).is_empty());
     assert_eq!(answer.session().as_deref(), Some("drop"));
