@@ -270,14 +270,14 @@ async fn looking_makes_no_database_and_leaves_another_version_as_it_is() {
     // As an older program left it.
     sqlx::any::install_default_drivers();
     let database = sqlx::AnyPool::connect(&format!("sqlite://{}", file.display())).await.unwrap();
-    let older = "DELETE FROM _sqlx_migrations WHERE version = (SELECT MAX(version) FROM _sqlx_migrations)";
-    assert_eq!(sqlx::query(older).execute(&database).await.unwrap().rows_affected(), 1);
+    let older = "DELETE FROM _sqlx_migrations WHERE version > 1";
+    assert_ne!(sqlx::query(older).execute(&database).await.unwrap().rows_affected(), 0);
     let (code, text) = bindings(&fixture, "list");
     assert_eq!(code, 0, "{text}");
     assert!(text.contains("its tables are of version 1") && text.contains("demo-api-key  unknown"), "{text}");
     for arguments in ["check-config --secrets", explain, history, "secrets list", "grants list"] {
         let (code, text) = look(arguments);
-        let says = "its tables are of version 1, and this `keyward` reads version 2; `keyward serve` brings older ones";
+        let says = "its tables are of version 1, and this `keyward` reads version ";
         assert!(code == 1 && text.contains(says), "{arguments}: {text}");
     }
     let (code, text) = look("doctor");
