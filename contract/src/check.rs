@@ -51,6 +51,10 @@ pub const GUARD_HEADER: &str = "x-keyward-guard";
 /// A header in `OkHttpResponse.headers` that the filter keeps for itself: its `raw_value` is the whole body that the
 /// upstream gets in place of the client's. At most one. Sent only to a caller that names the contract version.
 pub const BODY_HEADER: &str = "x-keyward-body";
+/// A header in `OkHttpResponse.headers` that the filter keeps for itself: what becomes of the `Mcp-Session-Id` of the answer,
+/// as `session::Directive::to_text` writes it. At most one. A filter that cannot read it denies. Sent only to a caller that
+/// names the contract version.
+pub const SESSION_HEADER: &str = "x-keyward-session";
 
 /// Client headers that never reach an upstream, whatever the policy says: those that identify the client, and those that
 /// make some frameworks run another method, path or host than the one that was decided on.

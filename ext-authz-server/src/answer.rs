@@ -8,13 +8,15 @@ use envoy_types::pb::envoy::service::auth::v3::check_response::HttpResponse;
 use envoy_types::pb::envoy::service::auth::v3::{CheckResponse, DeniedHttpResponse, OkHttpResponse};
 use envoy_types::pb::envoy::r#type::v3::HttpStatus;
 use envoy_types::pb::google::rpc::Status;
-use keyward_contract::check::{BODY_HEADER, GUARD_HEADER, SCRUB_HEADER};
+use keyward_contract::check::{BODY_HEADER, GUARD_HEADER, SCRUB_HEADER, SESSION_HEADER};
 use keyward_contract::mcp::elicitation::{asking_body, asking_plain_body};
 use keyward_contract::mcp::{ErrorFacts, IdText, Refusal, batch_body, error_body, plain_body};
 use keyward_contract::reason::Reason;
+use keyward_contract::session::SESSION_ID_HEADER;
 
 use crate::connect::Invited;
 use crate::credential::{Injection, SlotName};
+use crate::session::Passage;
 
 /// gRPC `PERMISSION_DENIED`.
 const PERMISSION_DENIED: i32 = 7;
@@ -61,6 +63,7 @@ pub struct Refused<'a> {
 #[must_use]
 pub fn allowed(
     injection: &Injection,
+    session: &Passage,
     upstream_authority: Option<&str>,
     guard: Option<&str>,
     from_filter: bool,
@@ -82,6 +85,8 @@ pub fn allowed(
     if let Some(target) = injection.target() {
         headers.push(overwrite(":path", target));
     }
+    // No credential can have this place: configuration refuses its name.
+    headers.extend(session.upstream_id().map(|id| overwrite(SESSION_ID_HEADER, id)));
     if from_filter {
         let raw = |key: &str, raw: &[u8]| HeaderValueOption {
             header: Some(HeaderValue { key: key.to_owned(), value: String::new(), raw_value: raw.to_vec() }),
@@ -89,9 +94,14 @@ pub fn allowed(
         };
         headers.extend(injection.body().map(|body| raw(BODY_HEADER, body)));
         headers.extend(guard.map(|guard| overwrite(GUARD_HEADER, guard)));
+        let directive = session.directive().map(|directive| directive.to_text());
+        headers.extend(directive.map(|text| raw(SESSION_HEADER, text.as_bytes())));
         headers.extend(injection.scrub().map(|value| raw(SCRUB_HEADER, value)));
     }
-    let (headers_to_remove, query_parameters_to_remove) = injection.removals();
+    let (mut headers_to_remove, query_parameters_to_remove) = injection.removals();
+    if session.removes() {
+        headers_to_remove.push(SESSION_ID_HEADER.to_owned());
+    }
     CheckResponse {
         status: Some(Status { code: 0, ..Status::default() }),
         http_response: Some(HttpResponse::OkResponse(OkHttpResponse {

@@ -26,6 +26,7 @@ use crate::perimeter::{Facts, Passage};
 use crate::plan::{Plan, Presented, Principal, Server};
 use crate::request::Request;
 use crate::resource;
+use crate::session;
 use crate::trail::Trail;
 use crate::verdict::{self, Verdicts};
 
@@ -57,6 +58,8 @@ pub async fn decide(plan: &Plan, request: &Request<'_>, trail: &mut Trail) -> Re
     let content = trail.note(Stage::Request, read)?;
     let admitted = admit(plan, request, trail);
     let (server, passage) = trail.note(Stage::Perimeter, admitted)?;
+    let session = session::admit(plan, request, &content, server, &principal).await;
+    trail.session = trail.note(Stage::Session, session)?;
     // Throttling comes here.
     let verdicts = ask(plan, request, &content, server, &passage, &principal);
     trail.verdicts = verdicts;
@@ -249,7 +252,7 @@ impl Engine {
                 let server = trail.server.as_deref().and_then(|name| plan.server(name));
                 let authority = server.and_then(|server| server.upstream_authority.as_deref());
                 let guard = server.and_then(|server| server.leaks.responses.as_deref());
-                answer::allowed(&injection, authority, guard, request.from_filter)
+                answer::allowed(&injection, &trail.session, authority, guard, request.from_filter)
             }
             Err(denial) => answer::denied(&Refused {
                 reason: denial.reason,

@@ -8,6 +8,7 @@ mod doctor;
 mod explain;
 mod kept;
 mod lifecycle;
+mod sessions;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -68,6 +69,8 @@ enum Command {
     Secrets(kept::Secrets),
     /// List and revoke what people have connected.
     Grants(kept::Grants),
+    /// List the MCP sessions that servers with a database know, and end them.
+    Sessions(sessions::Sessions),
     /// Rotate the keys that seal everything.
     Keys(kept::Keys),
 }
@@ -155,6 +158,7 @@ pub fn run() -> ExitCode {
         Command::Aws(command) => aws::run(&command),
         Command::Secrets(command) => kept::secrets(&command),
         Command::Grants(command) => kept::grants(&command),
+        Command::Sessions(command) => sessions::run(&command),
         Command::Keys(command) => kept::keys(&command),
     };
     result.unwrap_or_else(|error| {

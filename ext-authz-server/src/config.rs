@@ -23,6 +23,7 @@ mod provider;
 mod reference;
 mod resource;
 mod server;
+mod sessions;
 mod shape;
 pub(crate) mod store;
 mod suggestion;
@@ -52,6 +53,7 @@ pub use resource::{Dpop, Replay, Resource, Scopes};
 pub use server::{
     Destination, LeakAction, LeakGuard, MethodClass, PerimeterClass, PerimeterConfig, Server, ServerMode,
 };
+pub use sessions::Sessions;
 pub use store::{
     AwsSecretsManagerStore, AwsSsmStore, AzureAuth, AzureStore, Caching, DirectoryStore, GcpAuth, GcpStore,
     KubernetesStore, OnePasswordStore, Store, VaultAuth, VaultStore,
@@ -97,6 +99,9 @@ pub struct Config {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Lifecycle")]
     pub lifecycle: Option<Lifecycle>,
+    /// The sessions of MCP servers. Default: their ids are sealed for their callers, for 8 hours at most.
+    #[serde(default)]
+    pub sessions: Sessions,
     /// The pages on which people connect accounts. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Connect")]

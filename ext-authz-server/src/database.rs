@@ -8,6 +8,7 @@ mod bindings;
 mod grants;
 mod leases;
 mod secrets;
+mod sessions;
 mod shared;
 mod states;
 #[cfg(test)]
@@ -17,6 +18,7 @@ pub use ages::DatabaseAges;
 pub use bindings::{DatabaseBindings, HistoryError, Newest};
 pub use grants::DatabaseGrants;
 pub use secrets::{DatabaseSecrets, SecretCard};
+pub use sessions::{DatabaseSessions, SessionCard, SessionFilter, SessionRow};
 pub use shared::{DatabaseShared, SharedError, Topic};
 pub use states::{States, StatesError};
 pub(crate) use states::{digest, random_name};
@@ -200,6 +202,7 @@ impl Database {
             "DELETE FROM material WHERE expires_ms <= $1",
             "DELETE FROM leases WHERE expires_ms <= $1",
             "DELETE FROM grants WHERE expires_ms <= $1",
+            "DELETE FROM sessions WHERE expires_ms <= $1",
         ] {
             let done = sqlx::query(statement).bind(now).execute(&self.pool).await;
             deleted += done.map_err(|error| failed("tidy", &error))?.rows_affected();
@@ -229,6 +232,7 @@ fn migrations() -> Vec<Migration> {
     vec![
         migration(1, "state", include_str!("database/schema_1.sql")),
         migration(2, "bindings, ages, owners of states", include_str!("database/schema_2.sql")),
+        migration(4, "sessions", include_str!("database/schema_4.sql")),
         migration(5, "who used what serves once", include_str!("database/schema_5.sql")),
     ]
 }

@@ -47,6 +47,7 @@ pub mod sds;
 pub mod seal;
 pub mod secret;
 pub mod serve;
+pub mod session;
 pub mod snapshot;
 pub mod sources;
 pub mod state;

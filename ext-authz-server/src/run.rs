@@ -16,6 +16,7 @@ use crate::lifecycle::{Entry, unbind};
 use crate::roles;
 use crate::secret::SecretBytes;
 use crate::serve::{Address, Bound, Listen, ServeError, signals};
+use crate::session;
 use crate::snapshot::{Snapshot, Snapshots};
 use crate::state::{State, StateError};
 use crate::tls::Tls;
@@ -40,6 +41,9 @@ pub enum RunError {
     /// The audit key cannot be had.
     #[error("audit.hmac_key: {0}")]
     AuditKey(String),
+    /// The keys of sealed sessions cannot be had.
+    #[error(transparent)]
+    SessionKeys(#[from] session::KeyError),
     /// The audit file cannot be opened.
     #[error("audit.file `{file}`: {cause}")]
     AuditFile {
@@ -85,6 +89,7 @@ impl Service {
         let found = read_book(state.as_deref()).await;
         let audit_key = audit_key(&snapshot).await.map_err(RunError::AuditKey)?;
         let digester = Digester::new(audit_key.expose());
+        session::start(&snapshot).await?;
         let plan = assemble(snapshot.clone(), digester.clone())?;
         let writer = open_audit(&snapshot.config)?;
         let engine = Arc::new(Engine::new(plan, writer, snapshot.config.listen.max_concurrent_checks));
@@ -138,6 +143,7 @@ impl Service {
         ));
         let following_key =
             tokio::spawn(follow_audit_key(engine.clone(), snapshots.clone(), digester.clone(), audit_key));
+        let following_sessions = tokio::spawn(session::follow(snapshots.clone()));
         let following = tokio::spawn(follow(engine.clone(), snapshots, digester, serving));
         let result = bound.serve(stop).await;
         following.abort();
@@ -146,6 +152,7 @@ impl Service {
         sweeping.abort();
         following_key.abort();
         following_keys.abort();
+        following_sessions.abort();
         engine.plan().sources().close().await;
         if let Some((state, following)) = state {
             following.abort();

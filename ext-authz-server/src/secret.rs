@@ -45,6 +45,7 @@ use crate::freshness::{Freshness, Key, MintError, Origin, Terms};
 use crate::leak::Known;
 use crate::outbound::Outbound;
 use crate::sds;
+use crate::session::Sessions;
 use crate::state::StateDoor;
 use builtin::{Builtin, Personal};
 use recent::Recent;
@@ -147,6 +148,7 @@ pub struct Secrets {
     known: Arc<Known>,
     former: Arc<Former>,
     presented: Arc<sds::InUse>,
+    sessions: Arc<Sessions>,
 }
 
 struct Entry {
@@ -189,6 +191,7 @@ impl Secrets {
             known: Arc::default(),
             former: Arc::default(),
             presented: Arc::default(),
+            sessions: Arc::default(),
         }
     }
 
@@ -229,7 +232,8 @@ impl Secrets {
         let (freshness, recent) = (self.freshness.clone(), self.recent.clone());
         let (state, known, presented) = (self.state.clone(), self.known.clone(), self.presented.clone());
         let (stores, former) = (local.map(entry).collect(), self.former.clone());
-        Secrets { stores, freshness, recent, state, known, former, presented }
+        let sessions = self.sessions.clone();
+        Secrets { stores, freshness, recent, state, known, former, presented, sessions }
     }
 
     /// Where the open state is, once it is open.
@@ -268,6 +272,12 @@ impl Secrets {
                 former.sweep();
             }
         }
+    }
+
+    /// The keys of sealed sessions, and what is remembered of sessions.
+    #[must_use]
+    pub fn sessions(&self) -> &Arc<Sessions> {
+        &self.sessions
     }
 
     /// The client certificates that Envoy presents.

@@ -263,7 +263,8 @@ impl Files {
         let secrets = secrets.with(config, base, &outbound);
         let invitations = Invitations::of(config, secrets.state());
         let sources = Sources::new(Arc::new(secrets)).with_outbound(outbound).with_invitations(invitations);
-        let sources = Arc::new(sources.with_database(config.database.is_some()));
+        let sources = sources.with_database(config.database.is_some()).with_sessions(config.sessions.rules());
+        let sources = Arc::new(sources);
         Ok(Snapshot { revision: self.revision, config: self.loaded.config, policy, identity, operators, sources })
     }
 }

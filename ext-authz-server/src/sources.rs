@@ -10,6 +10,7 @@ use crate::freshness::{Freshness, Key, MintError, MintErrorKind};
 use crate::grants::Grants;
 use crate::outbound::Outbound;
 use crate::secret::Secrets;
+use crate::session::Rules;
 
 /// How long a store may take for what is not kept.
 const STORE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -26,6 +27,7 @@ pub struct Sources {
     pub invitations: Option<Invitations>,
     grants: Option<Arc<dyn Grants>>,
     has_database: bool,
+    sessions: Rules,
 }
 
 // === impl Sources ===
@@ -34,7 +36,8 @@ impl Sources {
     /// These stores, and the network as it is.
     #[must_use]
     pub fn new(secrets: Arc<Secrets>) -> Sources {
-        Sources { secrets, outbound: Outbound::default(), invitations: None, grants: None, has_database: false }
+        let (outbound, sessions) = (Outbound::default(), Rules::default());
+        Sources { secrets, outbound, invitations: None, grants: None, has_database: false, sessions }
     }
 
     /// The same with this way out.
@@ -63,6 +66,19 @@ impl Sources {
     pub fn with_database(mut self, has_database: bool) -> Sources {
         self.has_database = has_database;
         self
+    }
+
+    /// The same with these rules for sessions.
+    #[must_use]
+    pub fn with_sessions(mut self, rules: Rules) -> Sources {
+        self.sessions = rules;
+        self
+    }
+
+    /// What holds for sessions.
+    #[must_use]
+    pub fn sessions(&self) -> &Rules {
+        &self.sessions
     }
 
     /// Whether a database is configured: what lies in it must not be passed over while it is not open.

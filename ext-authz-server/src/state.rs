@@ -7,14 +7,15 @@ use zeroize::Zeroizing;
 
 use crate::config;
 use crate::database::{
-    Database, DatabaseAges, DatabaseBindings, DatabaseError, DatabaseGrants, DatabaseSecrets, DatabaseShared,
-    LATEST_VERSION, SharedError, States, Topic, failed,
+    Database, DatabaseAges, DatabaseBindings, DatabaseError, DatabaseGrants, DatabaseSecrets, DatabaseSessions,
+    DatabaseShared, LATEST_VERSION, SharedError, States, Topic, failed,
 };
 use crate::freshness::Freshness;
 use crate::grants::Grants;
 use crate::lifecycle::{Book, Entry};
 use crate::seal::{KmsKey, LocalKey, SealError, Sealer, WrapKey};
 use crate::secret::Secrets;
+use crate::session::Kept;
 
 /// How often the other replicas' invalidations are looked at; half of the second in which they have to arrive.
 const POLL: Duration = Duration::from_millis(400);
@@ -41,6 +42,8 @@ pub struct State {
     pub bindings: DatabaseBindings,
     /// Where bindings stand, as this process knows it.
     pub book: Arc<Book>,
+    /// The sessions of MCP, as this process knows them.
+    pub sessions: Kept,
 }
 
 /// Where the state will be once it is open: stores are made before that.
@@ -130,6 +133,7 @@ impl State {
             ages: DatabaseAges::new(database.clone(), sealer.clone()),
             bindings: DatabaseBindings::new(database.clone(), sealer.clone()),
             book: Arc::default(),
+            sessions: Kept::new(DatabaseSessions::new(database.clone())),
             database,
             sealer,
         }))
@@ -184,6 +188,10 @@ impl State {
                 Ok((newest, topics)) => {
                     seen = Some(newest);
                     is_due |= topics.iter().any(|topic| matches!(topic, Topic::Binding { .. } | Topic::Everything));
+                    if topics.iter().any(|topic| matches!(topic, Topic::Sessions | Topic::Everything)) {
+                        self.sessions.ended();
+                    }
+                    self.sessions.confirm();
                     for topic in topics {
                         let dropped = topic.forget(&freshness);
                         tracing::debug!(dropped, "an invalidation arrived");

@@ -15,6 +15,7 @@ use crate::connect::Attempt;
 use crate::decision::{Denial, Stage};
 use crate::plan::{Mode, Principal, Server};
 use crate::request::Request;
+use crate::session::Passage;
 use crate::verdict::Verdicts;
 
 /// The trail of one decision.
@@ -49,6 +50,8 @@ pub struct Trail {
     pub operation_count: usize,
     /// The destination that matched.
     pub destination: Option<String>,
+    /// The session of the request, and what becomes of the one in the answer.
+    pub session: Passage,
     /// The authority that the upstream reads.
     pub authority: Option<String>,
     /// What policy said.
@@ -89,6 +92,7 @@ impl Trail {
             operations: Vec::new(),
             operation_count: 0,
             destination: None,
+            session: Passage::default(),
             authority: None,
             verdicts: Verdicts::default(),
             choice: None,
@@ -176,6 +180,7 @@ impl Trail {
             cluster: request.cluster.map(bounded),
             source: request.source.as_deref().map(bounded),
             protocol_revision: self.revision,
+            session: self.session.id.clone(),
             patterns: self.patterns.clone(),
             latency_us: u64::try_from(self.took().as_micros()).unwrap_or(u64::MAX),
         }

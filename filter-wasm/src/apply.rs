@@ -2,16 +2,18 @@
 
 use keyward_contract::check::{
     BODY_HEADER, DeniedHttpResponse, GUARD_HEADER, INTERNAL_HEADER_PREFIX, OkHttpResponse, PARTIAL_HEADERS,
-    SCRUB_HEADER, STRIPPED_HEADERS,
+    SCRUB_HEADER, SESSION_HEADER, STRIPPED_HEADERS,
 };
 use keyward_contract::patterns::Guard;
 use keyward_contract::query;
 use keyward_contract::scrub::Scrubber;
+use keyward_contract::session::{Directive, SESSION_ID_HEADER};
 use proxy_wasm::types::{BufferType, MapType};
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::headers::HeaderList;
 use crate::host;
+use crate::session::Session;
 
 /// Envoy's default access log shows this header in place of the path.
 const ORIGINAL_PATH: &str = "x-envoy-original-path";
@@ -22,6 +24,8 @@ pub(crate) struct Applied {
     pub(crate) scrubber: Option<Scrubber>,
     /// Which credentials of known shape to look for in it.
     pub(crate) guard: Option<Guard>,
+    /// What becomes of its session id; without, it passes as it is.
+    pub(crate) session: Option<Session>,
     /// Envoy chooses the route again for a changed request, perhaps another one: `:authority` or `:path` is not what it was.
     pub(crate) may_reroute: bool,
 }
@@ -35,6 +39,9 @@ pub(crate) enum ApplyError {
     /// The server names a rule that this filter does not know.
     #[error("it names a rule for answers that this filter does not know: server and filter are of different versions")]
     Guard,
+    /// The server says of the session what this filter does not know.
+    #[error("it says of the session what this filter does not know: server and filter are of different versions")]
+    Session,
 }
 
 /// Changes the request as the server said.
@@ -48,6 +55,7 @@ pub(crate) fn allow(request: &HeaderList, decision: OkHttpResponse) -> Result<Ap
     let mut scrub: Vec<Zeroizing<Vec<u8>>> = Vec::new();
     let mut body: Option<Zeroizing<Vec<u8>>> = None;
     let mut guard: Option<Guard> = None;
+    let mut directive: Option<Directive> = None;
     for header in headers.into_iter().filter_map(|option| option.header) {
         let value = if header.value.is_empty() { header.raw_value } else { header.value.into_bytes() };
         if header.key == SCRUB_HEADER {
@@ -57,11 +65,19 @@ pub(crate) fn allow(request: &HeaderList, decision: OkHttpResponse) -> Result<Ap
         } else if header.key == GUARD_HEADER {
             let text = std::str::from_utf8(&value).map_err(|_| ApplyError::Guard)?;
             guard = Some(Guard::parse(text).ok_or(ApplyError::Guard)?);
+        } else if header.key == SESSION_HEADER {
+            let value = Zeroizing::new(value);
+            let text = std::str::from_utf8(&value).map_err(|_| ApplyError::Session)?;
+            directive = Some(Directive::parse(text).ok_or(ApplyError::Session)?);
         } else {
             set.push((header.key.to_ascii_lowercase(), Zeroizing::new(value)));
         }
     }
 
+    let session = directive.map(|directive| {
+        let upstream_id = set.iter().find(|(name, _)| name == SESSION_ID_HEADER).map(|(_, value)| value.as_slice());
+        Session::new(directive, request, upstream_id)
+    });
     // What is looked through must be whole and plain.
     let reads_answer = !scrub.is_empty() || guard.is_some();
     let mut removed: Vec<&str> = Vec::new();
@@ -97,7 +113,7 @@ pub(crate) fn allow(request: &HeaderList, decision: OkHttpResponse) -> Result<Ap
         host::replace_buffer(BufferType::HttpRequestBody, &body)?;
     }
     may_reroute |= edit_query(request, query_parameters_to_set, &query_parameters_to_remove)?;
-    Ok(Applied { scrubber: reads_answer.then(|| Scrubber::new(&scrub)), guard, may_reroute })
+    Ok(Applied { scrubber: reads_answer.then(|| Scrubber::new(&scrub)), guard, session, may_reroute })
 }
 
 /// Sets and removes query parameters; whether the path is another now.

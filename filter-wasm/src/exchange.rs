@@ -99,12 +99,12 @@ impl Exchange {
         };
         match (status.map(|status| status.code), http_response) {
             (Some(0), Some(HttpResponse::Ok(ok))) => match apply::allow(&state.request, ok) {
-                Ok(Applied { scrubber, guard, may_reroute }) => {
+                Ok(Applied { scrubber, guard, session, may_reroute }) => {
                     shared.watch.forget(self.context);
                     shared.statistics.add(Counter::Allowed, 1);
                     state.phase = Phase::Forwarded;
                     let cluster = may_reroute.then(|| state.facts.cluster.clone());
-                    state.response = Some(Response::new(scrubber, guard, cluster));
+                    state.response = Some(Response::new(scrubber, guard, session, cluster));
                     if host::resume_request().is_err() {
                         self.refuse(shared, state, Reason::DecisionUnavailable);
                     }

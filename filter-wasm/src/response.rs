@@ -12,6 +12,7 @@ use crate::ask::Facts;
 use crate::gateway::Shared;
 use crate::host;
 use crate::report::Report;
+use crate::session::{Session, SessionError};
 use crate::statistics::Counter;
 
 /// While nothing was sent on, up to this many bytes of a body of unknown length wait in Envoy's buffer for more, so that
@@ -29,6 +30,7 @@ pub(crate) struct Response {
     scrubber: Option<Scrubber>,
     /// What to look for in its body beyond that.
     guard: Option<Guard>,
+    session: Option<Session>,
     /// The cluster that was decided on, where changes of the request could lead Envoy to another route.
     cluster: Option<Vec<u8>>,
     status: u16,
@@ -76,6 +78,9 @@ pub(crate) enum WithheldError {
     /// The upstream sent text in which ASCII characters are not themselves, such as UTF-16.
     #[error("its charset is not one that contains ASCII")]
     Charset,
+    /// Its session id cannot be shown.
+    #[error(transparent)]
+    Session(#[from] SessionError),
     /// The upstream sent a part of a resource, or switched protocols.
     #[error("it is partial or a tunnel")]
     Partial,
@@ -85,11 +90,17 @@ pub(crate) enum WithheldError {
 
 impl Response {
     /// A response from which the values of `scrubber` are to be taken out, and what `guard` finds; without a scrubber it
-    /// passes as it is. When `cluster` is set, it must come from there.
-    pub(crate) fn new(scrubber: Option<Scrubber>, guard: Option<Guard>, cluster: Option<Vec<u8>>) -> Response {
+    /// passes as it is. `session` says what becomes of its session id. When `cluster` is set, it must come from there.
+    pub(crate) fn new(
+        scrubber: Option<Scrubber>,
+        guard: Option<Guard>,
+        session: Option<Session>,
+        cluster: Option<Vec<u8>>,
+    ) -> Response {
         Response {
             scrubber,
             guard,
+            session,
             cluster,
             status: 0,
             body: None,
@@ -104,6 +115,9 @@ impl Response {
             && host::property("xds\0cluster_name").is_none_or(|now| now != cluster)
         {
             return Err(WithheldError::Rerouted);
+        }
+        if let Some(session) = &self.session {
+            session.on_headers()?;
         }
         let Some(scrubber) = &self.scrubber else { return Ok(()) };
         let headers = host::headers(MapType::HttpResponseHeaders).map_err(|_| WithheldError::Headers)?;
@@ -178,6 +192,9 @@ impl Response {
 
     /// Scrubs the trailers.
     pub(crate) fn on_trailers(&mut self) -> Action {
+        if self.session.is_some() && Session::on_trailers().is_err() {
+            return self.abort("the trailers could not be changed");
+        }
         let (Some(scrubber), Some(body)) = (&self.scrubber, &mut self.body) else { return Action::Continue };
         if body.waiting {
             let Ok(Some(whole)) = host::buffer(BufferType::HttpResponseBody, 0, usize::MAX) else {

@@ -37,5 +37,6 @@ mod scripted;
 mod scrubbing;
 mod search;
 mod secrecy;
+mod sessions;
 mod signing;
 mod stores;

@@ -30,7 +30,9 @@ impl Replica {
         if let Some(file) = keys.get("file") {
             *keys = json!({"file": absolute(file)});
         }
-        config["database"]["url"] = json!(format!("sqlite://{}", stack.folder.join("keyward.db").display()));
+        if let Some(database) = config.get_mut("database") {
+            database["url"] = json!(format!("sqlite://{}", stack.folder.join("keyward.db").display()));
+        }
         if let Some(listen) = config["listen"].as_object_mut() {
             listen.entry("connect").and_modify(|connect| *connect = json!("127.0.0.1:0"));
         }

@@ -41,6 +41,8 @@ pub enum Event {
     ConnectDeclined,
     /// A person could not connect an account; the detail says why.
     ConnectRefused,
+    /// An operator ended sessions of MCP; the detail names them.
+    SessionsEnded,
     /// A grant was deleted by an operator.
     GrantRevoked,
     /// An operator stored a secret; the detail is its reference and version.
@@ -207,6 +209,9 @@ pub struct DecisionRecord {
     pub source: Option<String>,
     /// The MCP revision.
     pub protocol_revision: Option<&'static str>,
+    /// The name of the MCP session, which `keyward sessions` knows; a digest of its sealed id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
     /// The kinds of credentials that the request seemed to hold, and that were let through or masked.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub patterns: Vec<&'static str>,

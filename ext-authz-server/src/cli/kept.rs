@@ -161,7 +161,7 @@ pub(super) fn keys(command: &Keys) -> Result<ExitCode, CommandError> {
 }
 
 /// Leaves the record of what a command has done, where a detail says it all; never a value.
-fn leave(audit: &Writer, event: Event, detail: String, snapshot: &Snapshot) -> Result<(), CommandError> {
+pub(super) fn leave(audit: &Writer, event: Event, detail: String, snapshot: &Snapshot) -> Result<(), CommandError> {
     let record = Record::new(event, &snapshot.config.environment, &snapshot.revision);
     record_of(audit, &Record { detail, ..record })
 }
@@ -263,7 +263,7 @@ fn again(error: impl ToString) -> CommandError {
     CommandError::Other(format!("{}; replicas may go on using it: run this again", error.to_string()))
 }
 
-fn other(error: impl ToString) -> CommandError {
+pub(super) fn other(error: impl ToString) -> CommandError {
     CommandError::Other(error.to_string())
 }
 

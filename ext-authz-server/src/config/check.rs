@@ -217,6 +217,7 @@ impl Checker<'_> {
         if let Some(lifecycle) = config.lifecycle {
             lifecycle.check(self);
         }
+        config.sessions.check(self);
         if let Some(connect) = &config.connect {
             connect.check(self);
         }

@@ -66,6 +66,8 @@ pub enum Topic {
         /// Its id.
         id: String,
     },
+    /// Sessions were ended: what is known of any is looked up anew.
+    Sessions,
 }
 
 /// What is shared through a database.
@@ -273,7 +275,7 @@ impl Topic {
                 let kept = freshness.outdate(&[("kind", "secret"), ("store", BUILTIN_SCHEME), ("reference", path)]);
                 kept + look_again(freshness)
             }
-            Topic::Binding { .. } => 0,
+            Topic::Binding { .. } | Topic::Sessions => 0,
             Topic::Everything => freshness.forget(&[]),
         }
     }

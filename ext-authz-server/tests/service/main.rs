@@ -20,6 +20,7 @@ mod resource_page;
 mod running;
 mod scene;
 mod secrecy;
+mod sessions;
 mod stores;
 mod tls;
 mod tools;

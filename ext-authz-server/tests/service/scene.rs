@@ -24,6 +24,7 @@ use keyward_server::plan::{
 };
 use keyward_server::secret::{Resolved, Resolving, SecretError, SecretStore, Secrets};
 use keyward_server::serve::{Address, Bound, Listen};
+use keyward_server::session::Root;
 use keyward_server::sources::Sources;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
@@ -168,6 +169,7 @@ pub(crate) fn plan(doors: Arc<Doors>, revision: &str) -> Plan {
     let basic = BasicCredential { username: Some("svc".into()), username_secret: None, secret };
     let store = Arc::new(Environment(doors.clone()));
     let secrets = Secrets::standard(std::path::Path::new("")).and("env", store);
+    secrets.sessions().keyring().replace(vec![Root::new([9; 32])], false, Duration::from_secs(60));
     let everybody = |binding: Binding| Binding { principals: None, ..binding };
     Plan::new(Parts {
         environment: "test".into(),
@@ -420,9 +422,18 @@ impl Answer {
             .iter()
             .inspect(|option| assert_eq!(option.append_action, 2))
             .map(|option| option.header.clone().unwrap())
+            .filter(|header| header.key != "x-keyward-session")
             .partition(|header| header.key == "x-keyward-scrub");
         let scrub = scrub.into_iter().map(|header| String::from_utf8(header.raw_value).unwrap());
         (set.into_iter().map(|header| (header.key, header.value)).collect(), scrub.collect())
+    }
+
+    /// What the filter is told of the session of the answer.
+    pub(crate) fn session(&self) -> Option<String> {
+        let Some(HttpResponse::OkResponse(ok)) = &self.0.http_response else { panic!("denied: {:?}", self.denied()) };
+        let mut headers = ok.headers.iter().filter_map(|option| option.header.clone());
+        let told = headers.find(|header| header.key == "x-keyward-session")?;
+        Some(String::from_utf8(told.raw_value).unwrap())
     }
 
     pub(crate) fn removed(&self) -> (Vec<String>, Vec<String>) {

@@ -16,6 +16,7 @@ use tokio::task::LocalSet;
 use tokio::time::{sleep, timeout};
 
 use crate::answers::{ANSWER_HEADER, Answer};
+use crate::upstream::SESSION_HEADER;
 
 /// How long one request may take before the benchmark fails.
 const REQUEST_LIMIT: Duration = Duration::from_secs(10);
@@ -82,9 +83,12 @@ pub async fn run(
     slice: Slice,
     mark: &mut dyn FnMut() -> Result<()>,
 ) -> Result<Measured> {
+    let mut headers = headers(token, slice.answer)?;
+    let session = timeout(REQUEST_LIMIT, session(target, &headers)).await.context("no session in time")??;
+    headers.insert(SESSION_HEADER, session);
     let shared = Rc::new(Shared {
         request: tool_call(),
-        headers: headers(token, slice.answer)?,
+        headers,
         expected: slice.answer.body().whole,
         measuring: Cell::new(false),
         stopped: Cell::new(false),
@@ -164,6 +168,22 @@ pub async fn first_calls(target: SocketAddr, token: &str, connections: usize, an
         .await
 }
 
+/// The session id of the answer to one request without any, as it comes through `target`.
+async fn session(target: SocketAddr, headers: &HeaderMap) -> Result<HeaderValue> {
+    let stream = TcpStream::connect(target).await.with_context(|| format!("connecting to {target}"))?;
+    let (mut sender, connection) = handshake(TokioIo::new(stream)).await?;
+    let connection = tokio::spawn(connection);
+    let mut request = Request::post("/mcp").body(Full::new(tool_call()))?;
+    *request.headers_mut() = headers.clone();
+    let response = sender.send_request(request).await?;
+    let status = response.status();
+    let session = response.headers().get(SESSION_HEADER).cloned();
+    response.into_body().collect().await?;
+    drop(sender);
+    connection.await??;
+    session.with_context(|| format!("answered with {status}, without a session"))
+}
+
 async fn work(target: SocketAddr, shared: Rc<Shared>) -> Result<()> {
     let stream = TcpStream::connect(target).await.with_context(|| format!("connecting to {target}"))?;
     stream.set_nodelay(true)?;
@@ -225,7 +245,6 @@ fn headers(token: &str, answer: Answer) -> Result<HeaderMap> {
         ("authorization", &bearer),
         ("content-type", "application/json"),
         ("mcp-protocol-version", REVISION),
-        ("mcp-session-id", "1868a90c-7b4d-4a3e-9d0f-2f6f4ad4c1ee"),
         ("sec-fetch-mode", "cors"),
         ("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
         ("user-agent", "keyward-bench"),

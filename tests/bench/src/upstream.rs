@@ -29,6 +29,9 @@ const MINT: Duration = Duration::from_millis(100);
 
 type Answers = Arc<BTreeMap<String, (Kind, Body)>>;
 
+/// The header that names an MCP session; who sends none is given one.
+pub(crate) const SESSION_HEADER: &str = "mcp-session-id";
+
 /// What a port demands: a header whose value begins like this.
 #[derive(Clone)]
 struct Demand {
@@ -132,6 +135,11 @@ async fn answer(
     };
     let mut response = Response::new(sent);
     response.headers_mut().insert("content-type", http::HeaderValue::from_static(kind.content_type()));
+    if header(SESSION_HEADER).is_none() {
+        // As long as the id of any upstream that names sessions by UUIDs.
+        let id = http::HeaderValue::from_static("1868a90c-7b4d-4a3e-9d0f-2f6f4ad4c1ee");
+        response.headers_mut().insert(SESSION_HEADER, id);
+    }
     Ok(response)
 }
 
