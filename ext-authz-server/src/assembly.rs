@@ -21,6 +21,7 @@ use crate::plan::{
 };
 use crate::policy;
 use crate::snapshot::Snapshot;
+use crate::throttle::Throttle;
 
 /// How long a verified token is not verified again.
 const VERIFIED_FOR: Duration = Duration::from_secs(60);
@@ -94,6 +95,7 @@ pub fn assemble_with(
         identity: doors.clone(),
         policy: doors,
         sources: snapshot.sources.clone(),
+        throttle: config.throttles.as_ref().map(|rules| Throttle::new(rules, &config.environment)).unwrap_or_default(),
     }))
 }
 

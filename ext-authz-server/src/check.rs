@@ -18,12 +18,14 @@ use crate::audit::{Event, Record};
 use crate::binding::{Asker, Choice};
 use crate::connect::{Attempt, AttemptError, Invited, request_digest};
 use crate::credential::{self, Injection};
+use crate::database::DatabaseThrottles;
 use crate::decision::{Denial, Stage};
 use crate::operation::Content;
 use crate::perimeter::authority::Authority;
 use crate::perimeter::{Facts, Passage};
 use crate::plan::{NotIdentified, Plan, Presented, Principal, Server};
 use crate::request::Request;
+use crate::throttle;
 use crate::trail::Trail;
 use crate::verdict::{self, Verdicts};
 
@@ -55,7 +57,10 @@ pub async fn decide(plan: &Plan, request: &Request<'_>, trail: &mut Trail) -> Re
     let content = trail.note(Stage::Request, read)?;
     let admitted = admit(plan, request, trail);
     let (server, passage) = trail.note(Stage::Perimeter, admitted)?;
-    // Throttling comes here.
+    if !plan.throttle().is_off() {
+        let passed = throttle(plan, request, &content, server, &passage, &principal, trail).await;
+        trail.note(Stage::Throttle, passed)?;
+    }
     let verdicts = ask(plan, request, &content, server, &passage, &principal);
     trail.verdicts = verdicts;
     let allowed = trail.verdicts.denial().map_or(Ok(()), Err);
@@ -125,6 +130,27 @@ fn admit<'a>(plan: &'a Plan, request: &Request<'_>, trail: &mut Trail) -> Result
     }
     trail.destination = Some(passage.destination.clone());
     Ok((server, passage))
+}
+
+async fn throttle(
+    plan: &Plan,
+    request: &Request<'_>,
+    content: &Content<'_>,
+    server: &Server,
+    passage: &Passage<'_>,
+    principal: &Principal,
+    trail: &Trail,
+) -> Result<(), Denial> {
+    if trail.is_trial {
+        return Ok(());
+    }
+    let path = request.target.map(|target| target.path).unwrap_or_default();
+    let operations = content.operations(request.method, path);
+    let host = passage.host.to_string();
+    let facts = throttle::Facts { principal, host: &host, server: &server.name, operations: &operations };
+    let shared = plan.sources().secrets.state().get();
+    let shared = shared.map(|state| DatabaseThrottles::new(state.database.clone()));
+    plan.throttle().take(&facts, shared.as_ref()).await.map_err(throttle::Refused::denial)
 }
 
 fn ask(
@@ -315,6 +341,9 @@ impl Engine {
             }
             Err(denial) => {
                 self.metrics().denied(trail.server.as_deref(), denial.stage, denial.reason.code(), trail.took());
+                if let Some(incident) = &denial.incident {
+                    self.metrics().incident(trail.server.as_deref(), incident);
+                }
             }
         }
     }

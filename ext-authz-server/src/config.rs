@@ -24,6 +24,7 @@ mod server;
 mod shape;
 pub(crate) mod store;
 mod suggestion;
+mod throttles;
 
 pub use binding::{Binding, BindingMode, Principals, Probe, ProbeMethod, Risk, SecretSource};
 pub use connect::{Connect, Login};
@@ -48,6 +49,7 @@ pub use reference::reference;
 pub use server::{
     Destination, LeakAction, LeakGuard, MethodClass, PerimeterClass, PerimeterConfig, Server, ServerMode,
 };
+pub use throttles::{ThrottlePer, ThrottleRule, ThrottleScope, Throttles, WhenFull, WhenUnavailable};
 pub use store::{
     AwsSecretsManagerStore, AwsSsmStore, AzureAuth, AzureStore, Caching, DirectoryStore, GcpAuth, GcpStore,
     KubernetesStore, OnePasswordStore, Store, VaultAuth, VaultStore,
@@ -105,6 +107,10 @@ pub struct Config {
     pub perimeter: PerimeterConfig,
     /// The upstreams, by name: 1 to 64 characters of a-z, 0-9, `-`, `_` and `.`.
     pub servers: BTreeMap<String, Server>,
+    /// How many messages may come. Default: as many as the server can decide on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Throttles")]
+    pub throttles: Option<Throttles>,
     /// The credentials and where they may go. Default: none, so that every request is denied.
     #[serde(default)]
     pub bindings: Vec<Binding>,

@@ -10,6 +10,7 @@ mod leases;
 mod secrets;
 mod shared;
 mod states;
+mod throttles;
 #[cfg(test)]
 mod tests;
 
@@ -20,6 +21,7 @@ pub use secrets::{DatabaseSecrets, SecretCard};
 pub use shared::{DatabaseShared, SharedError, Topic};
 pub use states::{States, StatesError};
 pub(crate) use states::{digest, random_name};
+pub use throttles::{DatabaseThrottles, Taken};
 
 use std::path::Path;
 use std::str::FromStr as _;
@@ -30,7 +32,7 @@ use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::{AnyPool, ConnectOptions as _, Executor as _, SqlSafeStr as _};
 
 /// The version of the tables that this program needs.
-pub const LATEST_VERSION: i64 = 2;
+pub const LATEST_VERSION: i64 = 6;
 /// How often it is tried to bring the tables up to date.
 const MIGRATION_ATTEMPTS: usize = 5;
 /// How long to wait for a connection.
@@ -200,6 +202,7 @@ impl Database {
             "DELETE FROM material WHERE expires_ms <= $1",
             "DELETE FROM leases WHERE expires_ms <= $1",
             "DELETE FROM grants WHERE expires_ms <= $1",
+            "DELETE FROM throttles WHERE arrival_ns <= $1 * 1000000",
         ] {
             let done = sqlx::query(statement).bind(now).execute(&self.pool).await;
             deleted += done.map_err(|error| failed("tidy", &error))?.rows_affected();
@@ -229,6 +232,7 @@ fn migrations() -> Vec<Migration> {
     vec![
         migration(1, "state", include_str!("database/schema_1.sql")),
         migration(2, "bindings, ages, owners of states", include_str!("database/schema_2.sql")),
+        migration(6, "throttles", include_str!("database/schema_6.sql")),
     ]
 }
 

@@ -1,5 +1,7 @@
 //! What the stages hand on: which stage, which outcome, and a denial's two faces, one for the agent and one for the operator.
 
+use std::sync::Arc;
+
 use keyward_contract::reason::Reason;
 
 /// A stage of the decision, in the order in which `check.rs` lists them.
@@ -40,6 +42,19 @@ pub struct Denial {
     pub provider: Option<String>,
     /// Headers of the answer besides, by lower-case name: a challenge, a nonce, when to try again.
     pub headers: Vec<(&'static str, String)>,
+    /// What has a counter, and perhaps an event, of its own.
+    pub incident: Option<Incident>,
+}
+
+/// A denial that operators are told of apart from all others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Incident {
+    /// Something of one environment was to serve another.
+    CrossEnvironment,
+    /// Something of one tenant was to serve another.
+    CrossTenant,
+    /// A throttle rule, by its name, and why it let nothing pass: `limit`, `full` or `unavailable`.
+    Throttled(Arc<str>, &'static str),
 }
 
 /// A stage that ran, for `keyward explain`.
@@ -94,13 +109,19 @@ impl Denial {
     /// A denial at `stage`.
     #[must_use]
     pub fn new(stage: Stage, reason: Reason, cause: impl ToString) -> Denial {
-        Denial { stage, reason, cause: cause.to_string(), provider: None, headers: Vec::new() }
+        Denial { stage, reason, cause: cause.to_string(), provider: None, headers: Vec::new(), incident: None }
     }
 
     /// The same, and where the person has to connect an account.
     #[must_use]
     pub fn at_provider(self, provider: Option<String>) -> Denial {
         Denial { provider, ..self }
+    }
+
+    /// The same, and that it has a counter of its own.
+    #[must_use]
+    pub fn with_incident(self, incident: Incident) -> Denial {
+        Denial { incident: Some(incident), ..self }
     }
 
     /// The same with this header in the answer.

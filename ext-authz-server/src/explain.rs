@@ -82,6 +82,7 @@ pub async fn explain(plan: &Plan, what: ExplainRequest<'_>) -> Explanation {
     let plan = known.as_ref().unwrap_or(plan);
     let request = Request::read(what.message);
     let mut trail = Trail::new();
+    trail.is_trial = true;
     let result = decide(plan, &request, &mut trail).await;
     let denial = result.err();
     let mut stages = Vec::new();

@@ -18,6 +18,7 @@ use crate::perimeter::{MethodClass, Perimeter};
 use crate::request::Request;
 use crate::secret::SecretBytes;
 use crate::sources::Sources;
+use crate::throttle::Throttle;
 
 /// A future behind a door.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -159,6 +160,8 @@ pub struct Parts {
     pub policy: Arc<dyn Decide>,
     /// With what.
     pub sources: Arc<Sources>,
+    /// How often.
+    pub throttle: Throttle,
 }
 
 /// One revision of everything.
@@ -199,6 +202,13 @@ impl Plan {
     #[must_use]
     pub fn on_behalf_of(&self, principal: Principal) -> Plan {
         Plan(Parts { identity: Arc::new(Known(Arc::new(principal))), ..self.0.clone() })
+    }
+
+    /// The same plan, which goes on counting where another one ends.
+    #[must_use]
+    pub fn continuing(mut self, before: &Plan) -> Plan {
+        self.0.throttle = self.0.throttle.continuing(&before.0.throttle);
+        self
     }
 
     /// The environment.
@@ -265,6 +275,12 @@ impl Plan {
     #[must_use]
     pub fn sources(&self) -> &Arc<Sources> {
         &self.0.sources
+    }
+
+    /// How often.
+    #[must_use]
+    pub fn throttle(&self) -> &Throttle {
+        &self.0.throttle
     }
 
     /// For whom the credentials of this request are.

@@ -53,6 +53,8 @@ pub struct Trail {
     pub verdicts: Verdicts,
     /// The bindings.
     pub choice: Option<Choice>,
+    /// Whether this only shows how a request would be decided: nothing is counted.
+    pub is_trial: bool,
     /// The kinds of credentials that the request seemed to hold.
     pub patterns: Vec<&'static str>,
 }
@@ -89,6 +91,7 @@ impl Trail {
             authority: None,
             verdicts: Verdicts::default(),
             choice: None,
+            is_trial: false,
             patterns: Vec::new(),
         }
     }

@@ -56,6 +56,9 @@ impl Checker<'_> {
         checker.servers();
         checker.perimeter();
         checker.bindings();
+        if let Some(throttles) = &config.throttles {
+            throttles.check(&mut checker);
+        }
         checker.placeholders();
         checker.certificates();
         checker.found
@@ -255,6 +258,18 @@ impl Checker<'_> {
         if !source.is_local() {
             let remedy = "write `env://NAME` or `file:///absolute/path`";
             self.add(format!("{key}.ref"), "it is needed before any store is open", remedy);
+        }
+    }
+
+    /// A list that names entries of `servers`.
+    pub(crate) fn server_names(&mut self, key: &str, names: &[String]) {
+        self.not_empty(key, names, 256, "name the servers");
+        self.distinct(key, names);
+        for (index, name) in names.iter().enumerate() {
+            if !self.config.servers.contains_key(name) {
+                let message = format!("there is no server `{name}`");
+                self.add(format!("{key}[{index}]"), message, "name an entry of `servers`");
+            }
         }
     }
 

@@ -197,6 +197,7 @@ pub(crate) fn plan(doors: Arc<Doors>, revision: &str) -> Plan {
         identity: doors.clone(),
         policy: doors,
         sources: Arc::new(Sources::new(Arc::new(secrets))),
+        throttle: keyward_server::throttle::Throttle::default(),
     })
 }
 
