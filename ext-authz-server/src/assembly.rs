@@ -21,6 +21,7 @@ use crate::plan::{
 };
 use crate::policy;
 use crate::snapshot::Snapshot;
+use crate::tenancy::Tenancy;
 use crate::throttle::Throttle;
 
 /// How long a verified token is not verified again.
@@ -96,6 +97,7 @@ pub fn assemble_with(
         policy: doors,
         sources: snapshot.sources.clone(),
         throttle: config.throttles.as_ref().map(|rules| Throttle::new(rules, &config.environment)).unwrap_or_default(),
+        tenancy: Tenancy::new(config),
     }))
 }
 
@@ -138,6 +140,7 @@ fn binding(binding: &config::Binding) -> Result<Binding, AssemblyError> {
         owner: binding.owner.clone(),
         risk: binding.risk,
         environment: binding.environment.clone(),
+        tenants: binding.tenants.clone().filter(|names| names.iter().all(|name| name != config::EVERY_TENANT)),
         servers: binding.servers.clone(),
         tools: binding.tools.clone().map(Tools::new),
         principals: (!principals.is_everybody()).then(|| Principals {
@@ -273,11 +276,25 @@ impl Decide for Doors {
             source_address: question.source,
             unix_secs,
         };
-        let policy::Verdict { allow, rule, explanation, bindings, failure } = self.snapshot.policy.decide(&input);
-        match failure {
-            Some(failure) => Err(failure.to_string()),
-            None => Ok(Verdict { allow, rule, explanation, bindings }),
+        let own = self.snapshot.tenant_policies.get(&question.principal.tenant);
+        let Some(own) = own else { return understood(self.snapshot.policy.decide(&input)) };
+        let input = input.to_value();
+        let verdict = understood(self.snapshot.policy.decide_value(input.clone()))?;
+        if !verdict.allow {
+            return Ok(verdict);
         }
+        let of_tenant = format!("policy of tenant `{}`", question.principal.tenant);
+        let narrowed = understood(own.decide_value(input)).map_err(|cause| format!("{of_tenant}: {cause}"))?;
+        Ok(verdict.narrowed(narrowed, &of_tenant))
+    }
+}
+
+/// A decision of the engine; one that failed is none.
+fn understood(verdict: policy::Verdict) -> Result<Verdict, String> {
+    let policy::Verdict { allow, rule, explanation, bindings, failure } = verdict;
+    match failure {
+        Some(failure) => Err(failure.to_string()),
+        None => Ok(Verdict { allow, rule, explanation, bindings }),
     }
 }
 

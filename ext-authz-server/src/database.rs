@@ -10,9 +10,9 @@ mod leases;
 mod secrets;
 mod shared;
 mod states;
-mod throttles;
 #[cfg(test)]
 mod tests;
+mod throttles;
 
 pub use ages::DatabaseAges;
 pub use bindings::{DatabaseBindings, HistoryError, Newest};

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use keyward_contract::reason::Reason;
 
+use crate::audit::Event;
+
 /// A stage of the decision, in the order in which `check.rs` lists them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Stage {
@@ -99,6 +101,20 @@ impl Stage {
             Stage::Binding => "binding",
             Stage::Credential => "credential",
             Stage::Audit => "audit",
+        }
+    }
+}
+
+// === impl Incident ===
+
+impl Incident {
+    /// The event that the audit trail has of it, besides the decision.
+    #[must_use]
+    pub fn event(&self) -> Option<Event> {
+        match self {
+            Incident::CrossEnvironment => Some(Event::CrossEnvironment),
+            Incident::CrossTenant => Some(Event::CrossTenant),
+            Incident::Throttled(..) => None,
         }
     }
 }

@@ -48,6 +48,7 @@ pub mod serve;
 pub mod snapshot;
 pub mod sources;
 pub mod state;
+pub mod tenancy;
 pub mod throttle;
 pub mod tls;
 pub mod trail;

@@ -18,6 +18,7 @@ use crate::perimeter::{MethodClass, Perimeter};
 use crate::request::Request;
 use crate::secret::SecretBytes;
 use crate::sources::Sources;
+use crate::tenancy::Tenancy;
 use crate::throttle::Throttle;
 
 /// A future behind a door.
@@ -162,6 +163,8 @@ pub struct Parts {
     pub sources: Arc<Sources>,
     /// How often.
     pub throttle: Throttle,
+    /// In whose name.
+    pub tenancy: Tenancy,
 }
 
 /// One revision of everything.
@@ -173,6 +176,32 @@ struct Known(Arc<Principal>);
 impl Identify for Known {
     fn identify<'a>(&'a self, _: &'a Presented<'a>) -> Pending<'a, Result<Arc<Principal>, NotIdentified>> {
         Box::pin(std::future::ready(Ok(self.0.clone())))
+    }
+}
+
+// === impl Verdict ===
+
+impl Verdict {
+    /// What is left of a permission where another policy, which `named` names for the operator, is asked besides: what either
+    /// denies is denied, and of the bindings that both name only those serve that are the same.
+    #[must_use]
+    pub fn narrowed(self, by: Verdict, named: &str) -> Verdict {
+        if !by.allow {
+            let explanation = by.explanation.unwrap_or_else(|| "no rule allows it".to_owned());
+            return Verdict { explanation: Some(format!("{named}: {explanation}")), bindings: Vec::new(), ..by };
+        }
+        if self.bindings.is_empty() {
+            return Verdict { bindings: by.bindings, ..self };
+        }
+        if by.bindings.is_empty() {
+            return self;
+        }
+        let both: Vec<String> = self.bindings.iter().filter(|id| by.bindings.contains(id)).cloned().collect();
+        if both.is_empty() {
+            let explanation = Some(format!("{named}: it names none of the bindings that the policy for all names"));
+            return Verdict { allow: false, explanation, bindings: Vec::new(), ..by };
+        }
+        Verdict { bindings: both, ..self }
     }
 }
 
@@ -208,6 +237,7 @@ impl Plan {
     #[must_use]
     pub fn continuing(mut self, before: &Plan) -> Plan {
         self.0.throttle = self.0.throttle.continuing(&before.0.throttle);
+        self.0.tenancy = self.0.tenancy.continuing(&before.0.tenancy);
         self
     }
 
@@ -283,6 +313,12 @@ impl Plan {
         &self.0.throttle
     }
 
+    /// In whose name.
+    #[must_use]
+    pub fn tenancy(&self) -> &Tenancy {
+        &self.0.tenancy
+    }
+
     /// For whom the credentials of this request are.
     #[must_use]
     pub fn caller(&self, request: &Request<'_>, server: &Server, principal: Arc<Principal>) -> Caller {
@@ -293,6 +329,36 @@ impl Plan {
             principal,
             token: token.map(|(_, token)| Arc::new(SecretBytes::new(token.trim_start().as_bytes().to_vec()))),
             decision_id: request.decision_id.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verdict(allow: bool, rule: &str, bindings: &[&str]) -> Verdict {
+        let bindings = bindings.iter().map(|id| (*id).to_owned()).collect();
+        Verdict { allow, rule: Some(rule.to_owned()), explanation: Some("because".to_owned()), bindings }
+    }
+
+    #[test]
+    fn another_policy_only_ever_narrows() {
+        let all = |bindings: &[&str]| verdict(true, "all", bindings);
+        let cases: [(Verdict, Verdict, bool, &str, &[&str]); 6] = [
+            (all(&[]), verdict(true, "own", &[]), true, "all", &[]),
+            (all(&["a"]), verdict(true, "own", &[]), true, "all", &["a"]),
+            (all(&[]), verdict(true, "own", &["b"]), true, "all", &["b"]),
+            (all(&["a", "b", "c"]), verdict(true, "own", &["c", "a"]), true, "all", &["a", "c"]),
+            (all(&["a"]), verdict(true, "own", &["b"]), false, "own", &[]),
+            (all(&["a"]), verdict(false, "own", &["a"]), false, "own", &[]),
+        ];
+        for (one, two, allow, rule, bindings) in cases {
+            let narrowed = one.narrowed(two, "policy of tenant `acme`");
+            assert_eq!((narrowed.allow, narrowed.rule.as_deref()), (allow, Some(rule)));
+            assert_eq!(narrowed.bindings, bindings);
+            let explanation = narrowed.explanation.unwrap();
+            assert_eq!(explanation.starts_with("policy of tenant `acme`: "), !allow, "{explanation}");
         }
     }
 }

@@ -12,10 +12,11 @@ use std::time::Duration;
 
 use keyward_contract::reason::Reason;
 use sha2::{Digest as _, Sha256};
+use tokio::sync::Semaphore;
 
 use crate::binding::Tools;
 use crate::config::{ThrottlePer, ThrottleRule, ThrottleScope, Throttles, WhenFull, WhenUnavailable};
-use crate::database::{DatabaseThrottles, Taken};
+use crate::database::{DatabaseError, DatabaseThrottles, Taken};
 use crate::decision::{Denial, Incident, Stage};
 use crate::freshness::Digest;
 use crate::identity::Principal;
@@ -25,15 +26,18 @@ use rate::{Exhausted, Rate};
 
 /// How long the database may take to count.
 const SHARED_TIMEOUT: Duration = Duration::from_millis(500);
+/// How many statements may be under way in the database at once.
+const MAX_ASKING: usize = 256;
 
 /// The rules of a configuration, and the counters, which outlive it.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Throttle {
     rules: Arc<[Rule]>,
     max_counters: usize,
     when_full: WhenFull,
     when_unavailable: WhenUnavailable,
     counters: Arc<Counters>,
+    asking: Arc<Semaphore>,
 }
 
 /// What rules look at.
@@ -84,6 +88,19 @@ struct Rule {
 
 // === impl Throttle ===
 
+impl Default for Throttle {
+    fn default() -> Throttle {
+        Throttle {
+            rules: Arc::default(),
+            max_counters: 0,
+            when_full: WhenFull::default(),
+            when_unavailable: WhenUnavailable::default(),
+            counters: Arc::default(),
+            asking: Arc::new(Semaphore::new(MAX_ASKING)),
+        }
+    }
+}
+
 impl Throttle {
     /// The rules of this environment.
     #[must_use]
@@ -93,14 +110,14 @@ impl Throttle {
             max_counters: configured.max_counters,
             when_full: configured.when_full,
             when_unavailable: configured.when_unavailable,
-            counters: Arc::default(),
+            ..Throttle::default()
         }
     }
 
     /// The same rules, which go on with the counters of others.
     #[must_use]
     pub fn continuing(self, others: &Throttle) -> Throttle {
-        Throttle { counters: others.counters.clone(), ..self }
+        Throttle { counters: others.counters.clone(), asking: others.asking.clone(), ..self }
     }
 
     /// Whether there is no rule.
@@ -174,14 +191,12 @@ impl Throttle {
         want: &Wanted,
         shared: Option<&DatabaseThrottles>,
     ) -> Result<bool, Refused> {
-        let asked = async {
-            let shared = shared.ok_or_else(|| "it is not open".to_owned())?;
-            let id = want.id.to_string();
-            shared.take(&id, &want.rate, want.count).await.map_err(|error| error.to_string())
-        };
-        let taken = match tokio::time::timeout(SHARED_TIMEOUT, asked).await {
-            Ok(taken) => taken,
-            Err(_) => Err(format!("not within {} ms", SHARED_TIMEOUT.as_millis())),
+        let taken = match shared.cloned() {
+            Some(shared) => {
+                let want = *want;
+                self.asked(async move { shared.take(&want.id.to_string(), &want.rate, want.count).await }).await
+            }
+            None => Err("it is not open".to_owned()),
         };
         match taken {
             Ok(Taken::Passed) => Ok(true),
@@ -208,8 +223,29 @@ impl Throttle {
         self.counters.give_back(here);
         let Some(shared) = shared else { return };
         for want in together {
-            let id = want.id.to_string();
-            let _ = tokio::time::timeout(SHARED_TIMEOUT, shared.give_back(&id, &want.rate, want.count)).await;
+            let (shared, want) = (shared.clone(), *want);
+            let given = async move { shared.give_back(&want.id.to_string(), &want.rate, want.count).await };
+            let _ = self.asked(given).await;
+        }
+    }
+
+    /// Asks the database, for a while. A statement that takes longer is not cut off, which would spoil its connection; how many
+    /// there may be is bounded.
+    async fn asked<T: Send + 'static>(
+        &self,
+        statement: impl Future<Output = Result<T, DatabaseError>> + Send + 'static,
+    ) -> Result<T, String> {
+        let Ok(permit) = self.asking.clone().try_acquire_owned() else {
+            return Err(format!("{MAX_ASKING} calls wait for it already"));
+        };
+        let asked = tokio::spawn(async move {
+            let _permit = permit;
+            statement.await
+        });
+        match tokio::time::timeout(SHARED_TIMEOUT, asked).await {
+            Ok(Ok(answer)) => answer.map_err(|error| error.to_string()),
+            Ok(Err(_)) => Err("the question ended by a panic".to_owned()),
+            Err(_) => Err(format!("not within {} ms", SHARED_TIMEOUT.as_millis())),
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::connect::Attempt;
 use crate::decision::{Denial, Stage};
 use crate::plan::{Mode, Principal, Server};
 use crate::request::Request;
+use crate::tenancy::Place;
 use crate::verdict::Verdicts;
 
 /// The trail of one decision.
@@ -53,6 +54,8 @@ pub struct Trail {
     pub verdicts: Verdicts,
     /// The bindings.
     pub choice: Option<Choice>,
+    /// The place among the decisions of the tenant.
+    pub place: Option<Place>,
     /// Whether this only shows how a request would be decided: nothing is counted.
     pub is_trial: bool,
     /// The kinds of credentials that the request seemed to hold.
@@ -91,6 +94,7 @@ impl Trail {
             authority: None,
             verdicts: Verdicts::default(),
             choice: None,
+            place: None,
             is_trial: false,
             patterns: Vec::new(),
         }
@@ -154,6 +158,7 @@ impl Trail {
                 subject: bounded(&principal.subject),
                 agent: principal.agent.as_deref().map(bounded),
                 issuer: bounded(&principal.issuer),
+                tenant: bounded(&principal.tenant),
             }),
             operations,
             operation_count: self.operation_count,

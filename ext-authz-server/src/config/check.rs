@@ -56,6 +56,7 @@ impl Checker<'_> {
         checker.servers();
         checker.perimeter();
         checker.bindings();
+        config.check_tenants(&mut checker);
         if let Some(throttles) = &config.throttles {
             throttles.check(&mut checker);
         }
@@ -308,6 +309,9 @@ impl Checker<'_> {
         for name in server.leak_guard.rules.keys().filter(|name| keyward_contract::patterns::rule(name).is_none()) {
             let message = format!("there is no rule `{name}`");
             self.add(format!("{key}.leak_guard.rules.{name}"), message, "name one that docs/security.md lists");
+        }
+        if let Some(environment) = &server.environment {
+            self.name(format!("{key}.environment"), environment);
         }
         if let Some(cluster) = &server.cluster {
             self.text(format!("{key}.cluster"), cluster);

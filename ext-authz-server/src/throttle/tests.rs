@@ -60,8 +60,7 @@ async fn no_two_callers_spell_one_counter() {
 
 #[tokio::test]
 async fn a_tool_counts_under_the_entry_that_names_it() {
-    let throttle =
-        rules("rules: [{name: a, per: [tool], limit: 1, window_secs: 60, tools: [delete_all, 'delete_*']}]");
+    let throttle = rules("rules: [{name: a, per: [tool], limit: 1, window_secs: 60, tools: [delete_all, 'delete_*']}]");
     let who = principal("acme", "alice", None);
     let mut outcomes = Vec::new();
     let long = format!("x{}", "y".repeat(300));
@@ -118,7 +117,9 @@ async fn counters_outlive_the_rules() {
 #[tokio::test]
 async fn two_servers_count_together_and_a_database_that_is_away_denies_unless_told_otherwise() {
     let rule = "name: a, per: [principal], limit: 3, window_secs: 60, scope: shared";
-    let text = format!("rules: [{{{rule}}}, {{name: b, per: [tenant], limit: 1, window_secs: 60, servers: [other], scope: shared}}]");
+    let text = format!(
+        "rules: [{{{rule}}}, {{name: b, per: [tenant], limit: 1, window_secs: 60, servers: [other], scope: shared}}]"
+    );
     let database = Database::open("sqlite::memory:", 1).await.unwrap();
     let shared = DatabaseThrottles::new(database.clone());
     let (one, two) = (rules(&text), rules(&text));
