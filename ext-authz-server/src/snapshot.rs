@@ -197,7 +197,11 @@ fn needs_restart(before: &Config, after: &Config) -> Vec<&'static str> {
 
 /// The section `database` without what changes while it is open.
 fn opened(config: &Config) -> Option<config::Database> {
-    config.database.clone().map(|database| config::Database { encryption_keys: Vec::new(), ..database })
+    config.database.clone().map(|database| config::Database {
+        encryption_keys: Vec::new(),
+        tenant_encryption_keys: BTreeMap::new(),
+        ..database
+    })
 }
 
 // === impl Attempt ===

@@ -37,3 +37,5 @@ mod search;
 mod secrecy;
 mod signing;
 mod stores;
+mod tenants;
+mod throttles;

@@ -20,5 +20,6 @@ mod running;
 mod scene;
 mod secrecy;
 mod stores;
+mod tenants_page;
 mod tls;
 mod tools;
