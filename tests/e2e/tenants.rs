@@ -300,7 +300,7 @@ async fn what_is_of_another_environment_never_serves_and_each_try_is_told_apart(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_name_in_two_tenants_is_two_people_to_grants_and_kept_secrets() {
+async fn one_name_in_two_tenants_is_two_people_to_what_is_kept() {
     let partner = Issuer::new().unwrap();
     let builder = two_tenants("tenants-names", &partner);
     let builder = builder.variable("ENCRYPTION_KEY", "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=");
@@ -340,4 +340,45 @@ async fn one_name_in_two_tenants_is_two_people_to_grants_and_kept_secrets() {
         expect::allowed(&stack, &answer).await;
         assert_eq!(received(&stack, "x-tenant").await, [secret]);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_whose_calls_hang_takes_no_more_places_than_its_own() {
+    let partner = Issuer::new().unwrap();
+    // Whoever connects waits for ever: nobody accepts.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", silent.local_addr().unwrap());
+    let builder = two_tenants("tenants-hang", &partner).variable("VAULT_TOKEN", "a-token-of-nobody-31c8");
+    let builder = builder.config(|config| {
+        let auth = json!({"type": "token", "token": {"ref": "env://VAULT_TOKEN"}});
+        config["stores"] = json!({"vault": {"type": "vault", "address": address, "auth": auth}});
+        config["tenants"]["acme"]["max_concurrent"] = json!(1);
+        let mut hanging = config["bindings"][0].clone();
+        config["bindings"][0]["tenants"] = json!(["zeta"]);
+        hanging["id"] = json!("acme-key");
+        hanging["tenants"] = json!(["acme"]);
+        hanging["credentials"][1]["secret"] = json!({"ref": "vault://kv/jira", "json_key": "key"});
+        config["bindings"].as_array_mut().unwrap().push(hanging);
+    });
+    let stack = builder.start().await.unwrap();
+    let acme = stack.issuer.sign(&token_of("acme")).unwrap();
+    let zeta = stack.issuer.sign(&token_of("zeta")).unwrap();
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..4 {
+        calls.spawn(echo_at(ACME_HOST).bearer(&acme).send(stack.agents));
+    }
+    for _ in 0..3 {
+        let answer = calls.join_next().await.unwrap().unwrap().unwrap();
+        expect::denied(&stack, &answer, Reason::Overloaded, 1).await;
+    }
+    let answer = send(&stack, ZETA_HOST, &zeta).await;
+    expect::allowed(&stack, &answer).await;
+    assert_eq!(calls.len(), 1);
+    assert!(calls.try_join_next().is_none(), "the first one still hangs while another tenant is served");
+    stack.upstream.reset().await.unwrap();
+    let answer = calls.join_next().await.unwrap().unwrap().unwrap();
+    assert!(answer.result().is_err(), "{}", answer.text());
+    assert_eq!(stack.upstream.count().await.unwrap(), 0);
+    let line = r#"keyward_throttled_total{rule="tenants.max_concurrent",because="limit"}"#;
+    assert_eq!(metric(&stack, line).await, 3);
 }

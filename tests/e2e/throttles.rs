@@ -6,6 +6,7 @@ use keyward_contract::reason::Reason;
 use keyward_tests::agent;
 use keyward_tests::client::{Answer, Request};
 use keyward_tests::issuer::Token;
+use keyward_tests::server::Server;
 use keyward_tests::stack::{Builder, ROLE, Stack};
 use serde_json::{Value, json};
 
@@ -156,6 +157,22 @@ async fn agent_tenant_host_and_tool_have_limits_of_their_own() {
     }
 }
 
+/// Whoever asks how a call of Alice's would be decided uses up nothing of hers.
+fn explained(stack: &Stack) {
+    let file = |name: &str| stack.folder.join(name).display().to_string();
+    let body = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call",
+        "params": {"name": "echo", "arguments": {"message": "hello"}}});
+    std::fs::write(file("request.json"), body.to_string()).unwrap();
+    let claims = Token::new("alice", &[ROLE]).claim("client_id", "bot").claim("org", "acme").claims.to_string();
+    let (config, request) = (file("keyward.yaml"), file("request.json"));
+    let arguments = ["explain", "--config", &config, "--server", "demo", "--claims", &claims, "--request", &request];
+    for _ in 0..5 {
+        let output = Server::run(&arguments, stack.variables()).unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && text.contains("pass throttle"), "{text}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn replicas_count_together_and_deny_where_nobody_can_count() {
     let rules = json!([
@@ -170,6 +187,7 @@ async fn replicas_count_together_and_deny_where_nobody_can_count() {
     let stack = builder.start().await.unwrap();
     let replica = Replica::start(&stack).await;
     let (alice, bob) = (token(&stack, ("alice", "bot", "acme")), token(&stack, ("bob", "bot", "zeta")));
+    explained(&stack);
     let mut outcomes = Vec::new();
     stack.upstream.reset().await.unwrap();
     for agents in [stack.agents, replica.agents].repeat(4) {
