@@ -35,6 +35,9 @@ struct Card {
     #[serde(skip_serializing_if = "Option::is_none")]
     risk: Option<&'static str>,
     environment: String,
+    /// Absent where it is for every tenant.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tenants: Option<Vec<String>>,
     servers: Vec<String>,
     /// Absent where it is for every tool.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -143,6 +146,7 @@ async fn bindings(Shared(engine): Shared<Arc<Engine>>) -> Json<Vec<Card>> {
         owner: binding.owner.clone(),
         risk: binding.risk.map(Risk::as_str),
         environment: binding.environment.clone(),
+        tenants: binding.tenants.clone(),
         servers: binding.servers.clone(),
         tools: binding.tools.as_ref().map(|tools| tools.patterns().to_vec()),
         principals: binding.principals.as_ref().map(|principals| CardPrincipals {

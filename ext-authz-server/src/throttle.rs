@@ -311,7 +311,8 @@ impl Rule {
         let principal = facts.principal;
         for per in &self.per {
             let parts: [&str; 4] = match per {
-                ThrottlePer::Principal => ["principal", &principal.tenant, &principal.key, ""],
+                // Whatever agent it goes through: a new client is registered in no time.
+                ThrottlePer::Principal => ["principal", &principal.tenant, &principal.issuer, &principal.subject],
                 ThrottlePer::Agent => {
                     ["agent", &principal.tenant, &principal.issuer, principal.agent.as_deref().unwrap_or_default()]
                 }

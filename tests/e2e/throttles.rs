@@ -131,6 +131,7 @@ async fn agent_tenant_host_and_tool_have_limits_of_their_own() {
     let (alice, bob) = (("alice", "bot", "acme"), ("bob", "bot", "acme"));
     // Each time: who has used the limit up, whom it is the limit of as well, and whose own is untouched.
     let cases = [
+        (json!({"per": ["principal"]}), (("alice", "other-bot", "acme"), call("echo")), (bob, call("echo"))),
         (json!({"per": ["agent"]}), (bob, call("echo")), (("alice", "other-bot", "acme"), call("echo"))),
         (json!({"per": ["tenant"]}), (("carol", "x", "acme"), call("echo")), (("alice", "bot", "zeta"), call("echo"))),
         (json!({"per": ["host"]}), (("carol", "x", "zeta"), call("echo")), (alice, elsewhere("echo"))),

@@ -340,6 +340,9 @@ fn policy_is_shown_what_could_serve_or_nothing_where_that_is_too_much() {
     assert_eq!((many(MAX_CANDIDATES), many(MAX_CANDIDATES + 1)), (Some(MAX_CANDIDATES), None));
 }
 
+/// The binding that serves, or the border that was in the way and the cause.
+type Outcome = Result<&'static str, (Option<Incident>, String)>;
+
 #[test]
 fn nothing_crosses_to_another_tenant_or_environment_and_each_try_is_told_apart() {
     let of = |id: &str, tenants: &[&str]| Binding {
@@ -349,7 +352,7 @@ fn nothing_crosses_to_another_tenant_or_environment_and_each_try_is_told_apart()
     let elsewhere = |id: &str| Binding { environment: "production".into(), ..binding(id, None) };
     let both = || vec![of("own", &["zeta", "acme"]), of("theirs", &["zeta"]), elsewhere("production")];
     let not_here = "which does not belong to this server and environment";
-    let cases: [(Vec<Binding>, &[&str], Result<&str, (Option<Incident>, String)>); 8] = [
+    let cases: [(Vec<Binding>, &[&str], Outcome); 8] = [
         (both(), &[], Ok("own")),
         (both(), &["own"], Ok("own")),
         (

@@ -68,7 +68,8 @@ pub struct ThrottleRule {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ThrottlePer {
-    /// Who acts: a person acting through an agent, or an agent or program for itself. Of one tenant.
+    /// Who acts, by its subject at its issuer: a person, through whatever agent, or an agent or program for itself. Of one
+    /// tenant.
     Principal,
     /// The agent, by its own client id at its issuer, whoever it acts for. Callers without an agent share one. Of one tenant.
     Agent,

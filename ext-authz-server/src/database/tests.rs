@@ -1,5 +1,7 @@
 //! One suite, run against every kind of database.
 
+mod throttles;
+
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -104,10 +106,10 @@ async fn suite(url: &str) {
     a_history_grows_by_one_step_at_a_time(&database, &sealer).await;
     a_step_that_was_moved_or_copied_cannot_be_opened(&database, &sealer).await;
     a_value_is_as_old_as_it_was_seen(&database, &sealer).await;
-    of_many_that_count_at_once_as_many_pass_as_may(&database).await;
+    throttles::of_many_that_count_at_once_as_many_pass_as_may(&database).await;
     a_second_replica_reads_what_the_first_one_sealed(url, &database, &sealer).await;
     assert!(database.tidy().await.unwrap() > 0);
-    only_counters_that_have_run_down_are_gone(&database).await;
+    throttles::only_counters_that_have_run_down_are_gone(&database).await;
     database.close().await;
 }
 
@@ -460,42 +462,6 @@ async fn a_value_is_as_old_as_it_was_seen(database: &Database, sealer: &Arc<Seal
     tokio::time::sleep(Duration::from_millis(5)).await;
     assert!(ages.note("test", "vault://a", "marked two").await.unwrap() > since);
     assert_eq!(ages.since("test", "vault://a", "marked one").await.unwrap(), None, "it was replaced");
-}
-
-async fn of_many_that_count_at_once_as_many_pass_as_may(database: &Database) {
-    use crate::throttle::rate::Rate;
-    let rate = Rate::new(10, 3600, 10);
-    let take = |count| {
-        let throttles = DatabaseThrottles::new(database.clone());
-        async move { throttles.take("one", &rate, count).await.unwrap() }
-    };
-    let waits = |taken| match taken {
-        Taken::Passed => None,
-        Taken::Exhausted(wait) => Some(wait.retry_after_secs()),
-    };
-    let all: Vec<_> = (0..40).map(|_| tokio::spawn(take(1))).collect();
-    let mut waiting = Vec::new();
-    for one in all {
-        waiting.extend(waits(one.await.unwrap()));
-    }
-    assert_eq!(waiting.len(), 30);
-    assert!(waiting.iter().all(|secs| (300..=361).contains(secs)), "{waiting:?}");
-    let throttles = DatabaseThrottles::new(database.clone());
-    throttles.give_back("one", &rate, 2).await.unwrap();
-    assert!(waits(take(3).await).is_some(), "a batch passes as a whole or not at all");
-    assert_eq!((waits(take(2).await), waits(take(1).await).is_some()), (None, true));
-    // Never more than a burst, of a counter that nobody has used either.
-    assert!(matches!(throttles.take("two", &rate, 11).await.unwrap(), Taken::Exhausted(_)));
-
-    let fast = Rate::new(1_000_000, 1, 1);
-    assert_eq!(throttles.take("three", &fast, 1).await.unwrap(), Taken::Passed);
-}
-
-/// After what has ended was deleted.
-async fn only_counters_that_have_run_down_are_gone(database: &Database) {
-    let rows = sqlx::query("SELECT id FROM throttles ORDER BY id").fetch_all(database.pool()).await.unwrap();
-    let ids: Vec<String> = rows.iter().map(|row| sqlx::Row::try_get(row, 0).unwrap()).collect();
-    assert_eq!(ids, ["one"]);
 }
 
 async fn a_second_replica_reads_what_the_first_one_sealed(url: &str, database: &Database, first: &Arc<Sealer>) {

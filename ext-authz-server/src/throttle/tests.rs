@@ -6,9 +6,9 @@ fn rules(text: &str) -> Throttle {
     Throttle::new(&configured, "test")
 }
 
-fn principal(tenant: &str, key: &str, agent: Option<&str>) -> Principal {
+fn principal(tenant: &str, subject: &str, agent: Option<&str>) -> Principal {
     let agent = agent.map(str::to_owned);
-    Principal { tenant: tenant.into(), key: key.into(), agent, issuer: "main".into(), ..Principal::nobody() }
+    Principal { tenant: tenant.into(), subject: subject.into(), agent, issuer: "main".into(), ..Principal::nobody() }
 }
 
 fn call(tool: &str) -> Operation<'_> {
@@ -29,7 +29,10 @@ async fn each_combination_has_a_counter_of_its_own() {
     let (other, alone) = (principal("other", "alice", Some("bot")), principal("acme", "carol", None));
     let echo = [call("echo")];
     let one = facts(&alice, &echo);
-    let cases: [(&str, Facts<'_>, bool); 9] = [
+    let elsewhere = principal("acme", "alice", Some("other-bot"));
+    let cases: [(&str, Facts<'_>, bool); 11] = [
+        ("principal", facts(&elsewhere, &echo), false),
+        ("principal, agent", facts(&elsewhere, &echo), true),
         ("principal", facts(&bob, &echo), true),
         ("principal", facts(&other, &echo), true),
         ("agent", facts(&bob, &echo), false),
@@ -52,9 +55,9 @@ async fn each_combination_has_a_counter_of_its_own() {
 async fn no_two_callers_spell_one_counter() {
     let throttle = rules("rules: [{name: a, per: [tenant, principal, server], limit: 1, window_secs: 60}]");
     let echo = [call("echo")];
-    for (tenant, key) in [("ab", "c"), ("a", "bc"), ("", "abc"), ("abc", "")] {
-        let who = principal(tenant, key, None);
-        assert!(passes(&throttle, &facts(&who, &echo)).await, "{tenant} {key}");
+    for (tenant, subject) in [("ab", "c"), ("a", "bc"), ("", "abc"), ("abc", "")] {
+        let who = principal(tenant, subject, None);
+        assert!(passes(&throttle, &facts(&who, &echo)).await, "{tenant} {subject}");
     }
 }
 

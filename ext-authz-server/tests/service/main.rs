@@ -20,6 +20,6 @@ mod running;
 mod scene;
 mod secrecy;
 mod stores;
-mod tenants_page;
+mod tenants;
 mod tls;
 mod tools;

@@ -1,13 +1,20 @@
-//! The configuration and the policy of `docs/tenants.md` load as they stand there, and so do the rules of `docs/throttles.md`; what
+//! What one person gave in the name of one tenant serves in the name of no other. The configuration and the policy of `docs/tenants.md` load as they stand there, and so do the rules of `docs/throttles.md`; what
 //! must not stand in those sections is refused.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
 
 use keyward_server::config::{ThrottleScope, parse};
+use keyward_server::grants::{Grant, GrantKey};
 use keyward_server::policy::Value;
+use keyward_server::secret::SecretBytes;
 use keyward_server::snapshot::Snapshots;
+use keyward_server::state::State;
+use serde_json::json;
 
 use super::fixture::Fixture;
+use super::running::keyward;
 
 /// The first block of this language on a page that begins with these words.
 fn block(page: &str, language: &str, beginning: &str) -> String {
@@ -114,4 +121,57 @@ fn the_rules_on_the_page_load_and_others_are_refused() {
         let told = with(&rules.replacen(from, to, 1), database).unwrap_err().to_string();
         assert!(told.contains(expected), "{to}\n  expected {expected}\n  got      {told}");
     }
+}
+
+/// What `keyward explain` says of a call of `echo` by alice, for this tenant.
+fn explained(fixture: &Fixture, tenant: &str) -> (i32, String) {
+    fixture.write("token", &fixture.token(&json!({"org": tenant})));
+    let path = |name: &str| fixture.directory.join(name).display().to_string();
+    let arguments = format!("explain --server demo --token-file {} --request {}", path("token"), path("call.json"));
+    keyward(fixture, &arguments, "")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grant_of_one_name_in_one_tenant_is_no_grant_of_that_name_in_another() {
+    let fixture = Fixture::new("tenants-grants");
+    fixture.write("kek", "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=");
+    fixture.write("kek-of-acme", "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWY=");
+    let body = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","arguments":{"message":"m"}}}"#;
+    fixture.write("call.json", body);
+    let config = std::fs::read_to_string(fixture.configuration()).unwrap();
+    let config = config
+        .replace("jwks: { file: jwks.json }", "jwks: { file: jwks.json }\n      tenant_claim: org")
+        .replace("mode: service_account", "mode: user\n    tenants: [\"*\"]")
+        .replace("file://api.key", "grant://calendar");
+    let more = "tenants: { acme: { servers: [demo] }, zeta: { servers: [demo] } }\n\
+                providers: { calendar: { type: api_key, title: Calendar, max_ttl_days: 30 } }\n\
+                database:\n  encryption_keys: [{ ref: \"file://kek\" }]\n  \
+                tenant_encryption_keys: { acme: [{ ref: \"file://kek-of-acme\" }] }\n";
+    fixture.write("keyward.yaml", &(config + more));
+    let snapshots = Snapshots::load(&fixture.configuration()).unwrap_or_else(|error| panic!("{error}"));
+    let snapshot = snapshots.current();
+    let state = State::open(snapshot.config.database.as_ref().unwrap(), &snapshot.sources.secrets).await.unwrap();
+    let bearer = format!("Bearer {}", fixture.token(&json!({"org": "acme"})));
+    let alice = snapshot.identity.verify(Some(&bearer)).await.unwrap();
+    let grant = Grant {
+        secret: Arc::new(SecretBytes::new(b"what alice of acme gave".to_vec())),
+        scopes: Vec::new(),
+        account: None,
+        given: SystemTime::now(),
+        expires: None,
+    };
+    let key = GrantKey::new(&alice.tenant, &alice.key, "calendar");
+    state.grants.replace(&key, None, &grant).await.unwrap();
+
+    let (code, text) = explained(&fixture, "acme");
+    assert!(code == 0 && text.contains("tenant: acme"), "{text}");
+    let (code, text) = explained(&fixture, "zeta");
+    assert!(code == 1 && text.contains("denied: consent_required"), "{text}");
+    // Sealed under the tenant's own key: without it, nothing of acme opens, whatever else does.
+    let without = std::fs::read_to_string(fixture.configuration()).unwrap();
+    let own = "  tenant_encryption_keys: { acme: [{ ref: \"file://kek-of-acme\" }] }\n";
+    assert!(without.contains(own));
+    fixture.write("keyward.yaml", &without.replace(own, ""));
+    let (code, text) = explained(&fixture, "acme");
+    assert!(code == 1 && !text.contains("allowed"), "{text}");
 }
