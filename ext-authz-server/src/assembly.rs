@@ -23,6 +23,8 @@ use crate::plan::{
 use crate::policy;
 use crate::resource::{AddressError, Resource};
 use crate::snapshot::Snapshot;
+use crate::tenancy::Tenancy;
+use crate::throttle::Throttle;
 
 /// How long a verified token is not verified again.
 const VERIFIED_FOR: Duration = Duration::from_secs(60);
@@ -107,6 +109,8 @@ pub fn assemble_with(
         identity: doors.clone(),
         policy: doors,
         sources: snapshot.sources.clone(),
+        throttle: config.throttles.as_ref().map(|rules| Throttle::new(rules, &config.environment)).unwrap_or_default(),
+        tenancy: Tenancy::new(config),
     }))
 }
 
@@ -161,6 +165,7 @@ fn binding(binding: &config::Binding) -> Result<Binding, AssemblyError> {
         owner: binding.owner.clone(),
         risk: binding.risk,
         environment: binding.environment.clone(),
+        tenants: binding.tenants.clone().filter(|names| names.iter().all(|name| name != config::EVERY_TENANT)),
         servers: binding.servers.clone(),
         tools: binding.tools.clone().map(Tools::new),
         principals: (!principals.is_everybody()).then(|| Principals {
@@ -317,12 +322,25 @@ impl Decide for Doors {
             source_address: question.source,
             unix_secs,
         };
-        let policy::Verdict { allow, rule, explanation, bindings, required_scopes, failure } =
-            self.snapshot.policy.decide(&input);
-        match failure {
-            Some(failure) => Err(failure.to_string()),
-            None => Ok(Verdict { allow, rule, explanation, bindings, required_scopes }),
+        let own = self.snapshot.tenant_policies.get(&question.principal.tenant);
+        let Some(own) = own else { return understood(self.snapshot.policy.decide(&input)) };
+        let input = input.to_value();
+        let verdict = understood(self.snapshot.policy.decide_value(input.clone()))?;
+        if !verdict.allow {
+            return Ok(verdict);
         }
+        let of_tenant = format!("policy of tenant `{}`", question.principal.tenant);
+        let narrowed = understood(own.decide_value(input)).map_err(|cause| format!("{of_tenant}: {cause}"))?;
+        Ok(verdict.narrowed(narrowed, &of_tenant))
+    }
+}
+
+/// A decision of the engine; one that failed is none.
+fn understood(verdict: policy::Verdict) -> Result<Verdict, String> {
+    let policy::Verdict { allow, rule, explanation, bindings, required_scopes, failure } = verdict;
+    match failure {
+        Some(failure) => Err(failure.to_string()),
+        None => Ok(Verdict { allow, rule, explanation, bindings, required_scopes }),
     }
 }
 

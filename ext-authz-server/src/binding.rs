@@ -18,7 +18,7 @@ use keyward_contract::reason::Reason;
 
 use crate::config::{Risk, SecretSource};
 use crate::credential::{Credential, SlotName};
-use crate::decision::{Denial, Stage};
+use crate::decision::{Denial, Incident, Stage};
 use crate::identity::{Principal, PrincipalKind};
 use crate::lifecycle::{Gate, State};
 use crate::operation::Operation;
@@ -57,6 +57,8 @@ pub struct Binding {
     pub risk: Option<Risk>,
     /// The environment it belongs to; empty for every one.
     pub environment: String,
+    /// The tenants it is for; `None` for every one.
+    pub tenants: Option<Vec<String>>,
     /// The server entries it serves.
     pub servers: Vec<String>,
     /// For which tools; `None` for every one, and for every other message.
@@ -100,6 +102,8 @@ pub struct Catalogue {
 pub struct Asker<'a> {
     /// The principal key.
     pub key: &'a str,
+    /// The tenant.
+    pub tenant: &'a str,
     /// The subject.
     pub subject: &'a str,
     /// Whether a person acts, not an agent for itself.
@@ -167,6 +171,7 @@ impl<'a> From<&'a Principal> for Asker<'a> {
     fn from(principal: &'a Principal) -> Asker<'a> {
         Asker {
             key: &principal.key,
+            tenant: &principal.tenant,
             subject: &principal.subject,
             is_user: principal.kind == PrincipalKind::User,
             agent: principal.agent.as_deref(),
@@ -178,9 +183,17 @@ impl<'a> From<&'a Principal> for Asker<'a> {
 // === impl Binding ===
 
 impl Binding {
-    fn serves(&self, server: &str, environment: &str) -> bool {
-        (self.environment.is_empty() || self.environment == environment)
-            && self.servers.iter().any(|name| name == server)
+    fn serves(&self, server: &str) -> bool {
+        self.servers.iter().any(|name| name == server)
+    }
+
+    /// Which border lies between it and this environment and tenant, if one does.
+    fn border(&self, environment: &str, tenant: &str) -> Option<Incident> {
+        if !self.environment.is_empty() && self.environment != environment {
+            return Some(Incident::CrossEnvironment);
+        }
+        let is_foreign = self.tenants.as_ref().is_some_and(|tenants| tenants.iter().all(|name| name != tenant));
+        is_foreign.then_some(Incident::CrossTenant)
     }
 
     /// Whether it serves all of these. They leave in one request, so that a credential for one is there for all.
@@ -319,8 +332,10 @@ impl Catalogue {
         operations: &[Operation<'_>],
     ) -> impl Iterator<Item = ((Rank, bool), &'a Arc<Binding>)> {
         let calls_tool = operations.iter().any(tools::calls_tool);
-        let serving =
-            move |binding: &&'a Arc<Binding>| binding.serves(server, &self.environment) && binding.covers(operations);
+        let tenant = asker.tenant.to_owned();
+        let serving = move |binding: &&'a Arc<Binding>| {
+            binding.serves(server) && binding.border(&self.environment, &tenant).is_none() && binding.covers(operations)
+        };
         self.bindings.iter().filter(serving).filter_map(move |binding| {
             let rank = binding.rank(asker, self.one_issuer)?;
             Some(((rank, binding.tools.is_some() == calls_tool), binding))
@@ -338,8 +353,17 @@ impl Catalogue {
         let Some(binding) = self.bindings.iter().find(|binding| binding.id == id) else {
             return refuse("which does not exist");
         };
-        if !binding.serves(server, &self.environment) {
-            return refuse("which does not belong to this server and environment");
+        match binding.border(&self.environment, asker.tenant) {
+            _ if !binding.serves(server) => return refuse("which does not belong to this server and environment"),
+            None => {}
+            Some(Incident::CrossTenant) => {
+                return refuse("which is another tenant's")
+                    .map_err(|denial| denial.with_incident(Incident::CrossTenant));
+            }
+            Some(border) => {
+                let refused = refuse("which does not belong to this server and environment");
+                return refused.map_err(|denial| denial.with_incident(border));
+            }
         }
         if binding.rank(asker, self.one_issuer).is_none() {
             return refuse("which is not for this principal");
@@ -354,7 +378,7 @@ impl Catalogue {
     fn closest(&self, server: &str, asker: &Asker<'_>, operations: &[Operation<'_>]) -> Result<&Arc<Binding>, Denial> {
         let ranked: Vec<_> = self.fitting(server, asker, operations).collect();
         let Some(best) = ranked.iter().map(|(rank, _)| *rank).max() else {
-            return Err(unavailable(NO_BINDING.into()));
+            return Err(self.nothing(server, asker, operations));
         };
         let closest: Vec<_> = ranked.into_iter().filter(|(rank, _)| *rank == best).map(|(_, found)| found).collect();
         let mut active = closest.iter().filter(|binding| self.check_active(binding).is_ok());
@@ -368,6 +392,23 @@ impl Catalogue {
                 || Err(unavailable(NO_BINDING.into())),
                 |binding| self.check_active(binding).map(|()| *binding),
             ),
+        }
+    }
+
+    /// No binding fits. One that would, if no border lay in between, is what the call was after.
+    fn nothing(&self, server: &str, asker: &Asker<'_>, operations: &[Operation<'_>]) -> Denial {
+        let serving = self.bindings.iter().filter(|binding| binding.serves(server) && binding.covers(operations));
+        let mut beyond = serving.filter(|binding| binding.rank(asker, self.one_issuer).is_some());
+        let border = beyond.find_map(|binding| Some((binding, binding.border(&self.environment, asker.tenant)?)));
+        match border {
+            None => unavailable(NO_BINDING.into()),
+            Some((binding, border)) => {
+                let of = match border {
+                    Incident::CrossTenant => "another tenant's".to_owned(),
+                    _ => format!("of environment `{}`", binding.environment),
+                };
+                unavailable(format!("{NO_BINDING}; `{}` is {of}", binding.id)).with_incident(border)
+            }
         }
     }
 

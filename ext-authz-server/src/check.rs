@@ -15,18 +15,20 @@ use tonic::{Response, Status};
 
 use crate::answer::{self, Refused, Shape};
 use crate::audit::record::bounded;
-use crate::audit::{Event, Record};
+use crate::audit::{Digester, Event, Record};
 use crate::binding::{Asker, Choice};
 use crate::connect::{Attempt, AttemptError, Invited, request_digest};
 use crate::credential::{self, Injection};
+use crate::database::DatabaseThrottles;
 use crate::decision::{Denial, Stage};
-use crate::operation::Content;
+use crate::operation::{Content, Operation};
 use crate::perimeter::authority::Authority;
 use crate::perimeter::{Facts, Passage};
 use crate::plan::{Plan, Presented, Principal, Server};
 use crate::request::Request;
 use crate::resource;
 use crate::session;
+use crate::throttle;
 use crate::trail::Trail;
 use crate::verdict::{self, Verdicts};
 
@@ -52,15 +54,21 @@ pub struct Service {
 pub async fn decide(plan: &Plan, request: &Request<'_>, trail: &mut Trail) -> Result<Injection, Denial> {
     let read = read(plan, request, trail);
     let principal = identify(plan, request, trail).await;
-    let principal = trail.note(Stage::Identity, principal)?;
-    trail.principal = Some(principal.clone());
+    trail.principal = principal.as_ref().ok().cloned();
+    if plan.tenancy().has_tenants() {
+        keep_apart(plan, request, &read, trail);
+    }
+    let principal = trail.note(Stage::Identity, principal.and_then(|found| recognise(plan, request, found)))?;
     // A malformed message is refused only now: who is not recognised learns nothing else.
     let content = trail.note(Stage::Request, read)?;
-    let admitted = admit(plan, request, trail);
+    let admitted = admit(plan, request, &principal, trail);
     let (server, passage) = trail.note(Stage::Perimeter, admitted)?;
     let session = session::admit(plan, request, &content, server, &principal).await;
     trail.session = trail.note(Stage::Session, session)?;
-    // Throttling comes here.
+    if !plan.throttle().is_off() || plan.tenancy().has_tenants() {
+        let passed = throttle(plan, request, &content, server, &passage, &principal, trail).await;
+        trail.note(Stage::Throttle, passed)?;
+    }
     let verdicts = ask(plan, request, &content, server, &passage, &principal);
     trail.verdicts = verdicts;
     let allowed = trail.verdicts.denial(server, &principal).map_or(Ok(()), Err);
@@ -93,8 +101,11 @@ fn read<'a>(plan: &Plan, request: &'a Request<'a>, trail: &mut Trail) -> Result<
             let path = request.target.map(|target| target.path).unwrap_or_default();
             let operations = content.operations(request.method, path);
             trail.operation_count = operations.len();
-            trail.operations = operations.iter().map(|operation| operation.record(plan.digester())).collect();
+            trail.operations = operations.iter().map(Operation::record).collect();
             drop(operations);
+            if !plan.tenancy().has_tenants() {
+                note_arguments(plan.digester(), request, &content, trail);
+            }
             Ok(content)
         }
         Err(malformed) => {
@@ -111,7 +122,35 @@ async fn identify(plan: &Plan, request: &Request<'_>, trail: &Trail) -> Result<A
     identified.map_err(|error| resource::unrecognised(error, server, request))
 }
 
-fn admit<'a>(plan: &'a Plan, request: &Request<'_>, trail: &mut Trail) -> Result<(&'a Server, Passage<'a>), Denial> {
+/// Whether this tenant may be named by this issuer, and called for at this host.
+fn recognise(plan: &Plan, request: &Request<'_>, principal: Arc<Principal>) -> Result<Arc<Principal>, Denial> {
+    let authority = request.authority.as_ref().map_err(|error| *error);
+    plan.tenancy().recognise(&principal, authority).map(|()| principal)
+}
+
+/// Notes the digests of the arguments under a key of the tenant's own, or of nobody's.
+fn keep_apart(plan: &Plan, request: &Request<'_>, read: &Result<Content<'_>, Denial>, trail: &mut Trail) {
+    let Ok(content) = read else { return };
+    let digester = match &trail.principal {
+        Some(principal) => plan.digester().of_tenant(&principal.tenant),
+        None => plan.digester().clone(),
+    };
+    note_arguments(&digester, request, content, trail);
+}
+
+fn note_arguments(digester: &Digester, request: &Request<'_>, content: &Content<'_>, trail: &mut Trail) {
+    let path = request.target.map(|target| target.path).unwrap_or_default();
+    for (record, operation) in trail.operations.iter_mut().zip(content.operations(request.method, path)) {
+        record.arguments_digest = operation.arguments_digest(digester);
+    }
+}
+
+fn admit<'a>(
+    plan: &'a Plan,
+    request: &Request<'_>,
+    principal: &Principal,
+    trail: &mut Trail,
+) -> Result<(&'a Server, Passage<'a>), Denial> {
     let denied = |cause: &dyn ToString| Denial::new(Stage::Perimeter, Reason::DestinationDenied, cause.to_string());
     let facts = Facts {
         server: request.server,
@@ -126,7 +165,33 @@ fn admit<'a>(plan: &'a Plan, request: &Request<'_>, trail: &mut Trail) -> Result
         return Err(denied(&"two server entries share this destination"));
     }
     trail.destination = Some(passage.destination.clone());
+    plan.tenancy().admit(principal, &server.name)?;
     Ok((server, passage))
+}
+
+async fn throttle(
+    plan: &Plan,
+    request: &Request<'_>,
+    content: &Content<'_>,
+    server: &Server,
+    passage: &Passage<'_>,
+    principal: &Principal,
+    trail: &mut Trail,
+) -> Result<(), Denial> {
+    if trail.is_trial {
+        return Ok(());
+    }
+    trail.place = plan.tenancy().enter(principal)?;
+    if plan.throttle().is_off() {
+        return Ok(());
+    }
+    let path = request.target.map(|target| target.path).unwrap_or_default();
+    let operations = content.operations(request.method, path);
+    let host = passage.host.to_string();
+    let facts = throttle::Facts { principal, host: &host, server: &server.name, operations: &operations };
+    let shared = plan.sources().secrets.state().get();
+    let shared = shared.map(|state| DatabaseThrottles::new(state.database.clone()));
+    plan.throttle().take(&facts, shared.as_ref()).await.map_err(throttle::Refused::denial)
 }
 
 fn ask(
@@ -302,14 +367,13 @@ impl Engine {
     ) -> Result<Injection, Denial> {
         let mut record = Record::new(Event::Decision, plan.environment(), plan.revision());
         record.decision = Some(Box::new(trail.record(request, result.as_ref().err())));
-        let accepted = self.audit().accept(&record);
-        if let Some((denial, signal)) = result.as_ref().err().and_then(|denial| Some((denial, denial.signal?))) {
-            self.metrics().signalled(trail.server.as_deref(), signal);
-            let record = Record::new(signal.event(), plan.environment(), plan.revision());
+        let denial = result.as_ref().err();
+        if let Some((denial, event)) = denial.and_then(|denial| Some((denial, denial.incident.as_ref()?.event()?))) {
+            // The decision is what must be on record; this is for whoever watches for it.
             let detail = bounded(&format!("decision {}: {}", request.decision_id, denial.cause));
-            self.record(Record { detail, ..record });
+            self.record(Record { event, detail, ..record.clone() });
         }
-        match accepted {
+        match self.audit().accept(&record) {
             Ok(()) => result,
             Err(error) => Err(Denial::new(Stage::Audit, Reason::Overloaded, error)),
         }
@@ -328,6 +392,9 @@ impl Engine {
             }
             Err(denial) => {
                 self.metrics().denied(trail.server.as_deref(), denial.stage, denial.reason.code(), trail.took());
+                if let Some(incident) = &denial.incident {
+                    self.metrics().incident(trail.server.as_deref(), incident);
+                }
             }
         }
     }

@@ -27,6 +27,8 @@ mod sessions;
 mod shape;
 pub(crate) mod store;
 mod suggestion;
+mod tenants;
+mod throttles;
 
 pub use api::{Api, Assignment, Role};
 pub use binding::{Binding, BindingMode, Principals, Probe, ProbeMethod, Risk, SecretSource};
@@ -58,12 +60,14 @@ pub use store::{
     AwsSecretsManagerStore, AwsSsmStore, AzureAuth, AzureStore, Caching, DirectoryStore, GcpAuth, GcpStore,
     KubernetesStore, OnePasswordStore, Store, VaultAuth, VaultStore,
 };
+pub use tenants::{EVERY_TENANT, Tenant};
+pub use throttles::{ThrottlePer, ThrottleRule, ThrottleScope, Throttles, WhenFull, WhenUnavailable};
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 /// The whole of `keyward.yaml`.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
@@ -118,6 +122,14 @@ pub struct Config {
     pub perimeter: PerimeterConfig,
     /// The upstreams, by name: 1 to 64 characters of a-z, 0-9, `-`, `_` and `.`.
     pub servers: BTreeMap<String, Server>,
+    /// Who may call, by the tenant that their token names. Default: every tenant that an issuer names.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "BTreeMap<String, Tenant>")]
+    pub tenants: Option<BTreeMap<String, Tenant>>,
+    /// How many messages may come. Default: as many as the server can decide on.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Throttles")]
+    pub throttles: Option<Throttles>,
     /// The credentials and where they may go. Default: none, so that every request is denied.
     #[serde(default)]
     pub bindings: Vec<Binding>,
@@ -161,6 +173,11 @@ pub fn json_schema() -> serde_json::Value {
     schema.insert("$id".into(), "urn:keyward:configuration:1".into());
     schema.insert("title".into(), "keyward.yaml".into());
     schema.to_value()
+}
+
+/// A key without a value is an empty section, which is refused; it must not read as absent.
+fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(value: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(value).map(Some)
 }
 
 fn default_evaluation_timeout_ms() -> u64 {

@@ -13,6 +13,7 @@ mod shared;
 mod states;
 #[cfg(test)]
 mod tests;
+mod throttles;
 
 pub use ages::DatabaseAges;
 pub use bindings::{DatabaseBindings, HistoryError, Newest};
@@ -22,6 +23,7 @@ pub use sessions::{DatabaseSessions, SessionCard, SessionFilter, SessionRow};
 pub use shared::{DatabaseShared, SharedError, Topic};
 pub use states::{States, StatesError};
 pub(crate) use states::{digest, random_name};
+pub use throttles::{DatabaseThrottles, Taken};
 
 use std::path::Path;
 use std::str::FromStr as _;
@@ -32,7 +34,7 @@ use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::{AnyPool, ConnectOptions as _, Executor as _, SqlSafeStr as _};
 
 /// The version of the tables that this program needs.
-pub const LATEST_VERSION: i64 = 5;
+pub const LATEST_VERSION: i64 = 6;
 /// How often it is tried to bring the tables up to date.
 const MIGRATION_ATTEMPTS: usize = 5;
 /// How long to wait for a connection.
@@ -203,6 +205,7 @@ impl Database {
             "DELETE FROM leases WHERE expires_ms <= $1",
             "DELETE FROM grants WHERE expires_ms <= $1",
             "DELETE FROM sessions WHERE expires_ms <= $1",
+            "DELETE FROM throttles WHERE arrival_ns <= $1 * 1000000",
         ] {
             let done = sqlx::query(statement).bind(now).execute(&self.pool).await;
             deleted += done.map_err(|error| failed("tidy", &error))?.rows_affected();
@@ -234,6 +237,7 @@ fn migrations() -> Vec<Migration> {
         migration(2, "bindings, ages, owners of states", include_str!("database/schema_2.sql")),
         migration(4, "sessions", include_str!("database/schema_4.sql")),
         migration(5, "who used what serves once", include_str!("database/schema_5.sql")),
+        migration(6, "throttles", include_str!("database/schema_6.sql")),
     ]
 }
 

@@ -1,5 +1,7 @@
 //! What the stages hand on: which stage, which outcome, and a denial's two faces, one for the agent and one for the operator.
 
+use std::sync::Arc;
+
 use keyward_contract::reason::Reason;
 
 use crate::audit::Event;
@@ -42,11 +44,24 @@ pub struct Denial {
     pub provider: Option<String>,
     /// Headers of the answer besides, by lower-case name: a challenge, a nonce, when to try again.
     pub headers: Vec<(&'static str, String)>,
-    /// What it may be a sign of, beyond a call that is not allowed.
-    pub signal: Option<Signal>,
+    /// What has a counter, and perhaps an event, of its own.
+    pub incident: Option<Incident>,
 }
 
-/// What a denial may be a sign of: each is counted and recorded by itself.
+/// A denial that operators are told of apart from all others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Incident {
+    /// Something of one environment was to serve another.
+    CrossEnvironment,
+    /// Something of one tenant was to serve another.
+    CrossTenant,
+    /// A throttle rule, by its name, and why it let nothing pass: `limit`, `full` or `unavailable`.
+    Throttled(Arc<str>, &'static str),
+    /// What came with a token may be a sign of somebody else's hand.
+    Token(Signal),
+}
+
+/// What a refused token may be a sign of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Signal {
     /// Something that serves once was shown again.
@@ -105,6 +120,21 @@ impl Stage {
     }
 }
 
+// === impl Incident ===
+
+impl Incident {
+    /// The event that the audit trail has of it, besides the decision.
+    #[must_use]
+    pub fn event(&self) -> Option<Event> {
+        match self {
+            Incident::CrossEnvironment => Some(Event::CrossEnvironment),
+            Incident::CrossTenant => Some(Event::CrossTenant),
+            Incident::Token(signal) => Some(signal.event()),
+            Incident::Throttled(..) => None,
+        }
+    }
+}
+
 // === impl Signal ===
 
 impl Signal {
@@ -137,7 +167,7 @@ impl Denial {
     /// A denial at `stage`.
     #[must_use]
     pub fn new(stage: Stage, reason: Reason, cause: impl ToString) -> Denial {
-        Denial { stage, reason, cause: cause.to_string(), provider: None, headers: Vec::new(), signal: None }
+        Denial { stage, reason, cause: cause.to_string(), provider: None, headers: Vec::new(), incident: None }
     }
 
     /// The same, and where the person has to connect an account.
@@ -146,10 +176,16 @@ impl Denial {
         Denial { provider, ..self }
     }
 
+    /// The same, and that it has a counter of its own.
+    #[must_use]
+    pub fn with_incident(self, incident: Incident) -> Denial {
+        Denial { incident: Some(incident), ..self }
+    }
+
     /// The same, as a sign of something.
     #[must_use]
     pub fn signalling(self, signal: Signal) -> Denial {
-        Denial { signal: Some(signal), ..self }
+        self.with_incident(Incident::Token(signal))
     }
 
     /// The same with this header in the answer.

@@ -84,6 +84,9 @@ pub async fn examine(snapshot: &Arc<Snapshot>, envoy: Option<&Path>) -> Vec<Find
     findings
         .note("configuration", Ok(format!("revision {}, {servers} servers, {bindings} bindings", snapshot.revision)));
     findings.note("policy", Ok(format!("`{}` compiles", snapshot.config.policy.directory.display())));
+    for name in snapshot.tenant_policies.keys() {
+        findings.note(&format!("policy of tenant `{name}`"), Ok("compiles".to_owned()));
+    }
     findings.note("audit file", audit_file(&snapshot.config.audit.file));
     findings.check("audit key", key_of_audit(snapshot)).await;
     if let Some(tls) = &snapshot.config.listen.tls {

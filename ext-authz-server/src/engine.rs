@@ -79,6 +79,7 @@ impl Engine {
         if let Ok(mut used) = self.used.write() {
             used.retain(|id, _| plan.catalogue().bindings().iter().any(|binding| binding.id == *id));
         }
+        let plan = plan.continuing(&self.plan.load());
         self.plan.store(Arc::new(plan));
         self.metrics.reloaded(true);
         self.record(record);
@@ -210,6 +211,7 @@ impl Engine {
             audit_queued: self.audit.queued(),
             audit_refused: self.audit.refused(),
             policy_age: plan.loaded().elapsed(),
+            throttle_counters: plan.throttle().counters() as u64,
             in_flight: u64::try_from(in_flight).unwrap_or(u64::MAX),
         }
     }

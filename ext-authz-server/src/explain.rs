@@ -174,6 +174,7 @@ fn facts(stage: Stage, trail: &Trail) -> Vec<String> {
                 fact("mode", Some(binding.mode.name()));
                 fact("owner", Some(&binding.owner));
                 fact("risk", binding.risk.map(Risk::as_str));
+                fact("tenants", binding.tenants.as_ref().map(|names| names.join(", ")).as_deref());
                 fact("tools", binding.tools.as_ref().map(|tools| tools.patterns().join(", ")).as_deref());
                 let hosts: Vec<String> = binding.hosts.iter().map(ToString::to_string).collect();
                 fact("may go to", Some(&hosts.join(", ")));

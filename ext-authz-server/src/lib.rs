@@ -51,6 +51,8 @@ pub mod session;
 pub mod snapshot;
 pub mod sources;
 pub mod state;
+pub mod tenancy;
+pub mod throttle;
 pub mod tls;
 pub mod trail;
 pub mod verdict;

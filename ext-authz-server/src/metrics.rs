@@ -12,7 +12,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::ages::Age;
-use crate::decision::{Signal, Stage};
+use crate::decision::{Incident, Stage};
 use crate::resource::metadata::Answered;
 
 /// The upper bounds of the latency histograms, in seconds: 10 µs to 5 s.
@@ -44,6 +44,10 @@ pub struct Metrics {
     secret_age_secs: Family<AgeLabels, Gauge>,
     certificate_ends: Family<CertificateLabels, Gauge>,
     certificate_loads: Family<CertificateLoadLabels, Counter>,
+    throttled: Family<ThrottleLabels, Counter>,
+    throttle_counters: Gauge,
+    cross_tenant: Family<ServerLabels, Counter>,
+    cross_environment: Family<ServerLabels, Counter>,
 }
 
 /// A label value that is shared or static.
@@ -120,6 +124,12 @@ struct CertificateLoadLabels {
     result: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ThrottleLabels {
+    rule: Name,
+    because: &'static str,
+}
+
 /// Gauges that are read when somebody asks.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Readings {
@@ -136,6 +146,8 @@ pub struct Readings {
     pub mint_waits: u64,
     /// How long the serving snapshot has served.
     pub policy_age: Duration,
+    /// Counters of throttle rules that are kept.
+    pub throttle_counters: u64,
     /// Decisions under way.
     pub in_flight: u64,
 }
@@ -235,6 +247,20 @@ impl Metrics {
         );
         let certificate_loads = Family::<CertificateLoadLabels, Counter>::default();
         registry.register("certificate_loads", "New certificates, by what became of them", certificate_loads.clone());
+        let (throttled, throttle_counters) = (Family::<ThrottleLabels, Counter>::default(), Gauge::default());
+        registry.register("throttled", "Requests that a throttle rule did not let pass", throttled.clone());
+        registry.register("throttle_counters", "Counters of throttle rules that are kept", throttle_counters.clone());
+        let (cross_tenant, cross_environment) = (Family::<ServerLabels, Counter>::default(), Family::default());
+        registry.register(
+            "cross_tenant_attempts",
+            "Requests that were to cross from one tenant to another",
+            cross_tenant.clone(),
+        );
+        registry.register(
+            "cross_environment_attempts",
+            "Requests that were to cross from one environment to another",
+            Family::<ServerLabels, Counter>::clone(&cross_environment),
+        );
         Metrics {
             registry,
             decisions,
@@ -257,6 +283,10 @@ impl Metrics {
             secret_age_secs,
             certificate_ends,
             certificate_loads,
+            throttled,
+            throttle_counters,
+            cross_tenant,
+            cross_environment,
         }
     }
 
@@ -273,6 +303,26 @@ impl Metrics {
         let labels = DecisionLabels { server, decision: "deny", stage: stage.name(), reason };
         self.decisions.get_or_create(&labels).inc();
         self.decision_secs.observe(took.as_secs_f64());
+    }
+
+    /// Counts what a denial is besides. `server` must be the name of a server entry, or `None`.
+    pub fn incident(&self, server: Option<&str>, incident: &Incident) {
+        let labels = ServerLabels { server: server.unwrap_or("unknown").into() };
+        match incident {
+            Incident::CrossTenant => {
+                self.cross_tenant.get_or_create(&labels).inc();
+            }
+            Incident::CrossEnvironment => {
+                self.cross_environment.get_or_create(&labels).inc();
+            }
+            Incident::Throttled(rule, because) => {
+                self.throttled.get_or_create(&ThrottleLabels { rule: Name(rule.clone()), because }).inc();
+            }
+            Incident::Token(signal) => {
+                let labels = SignalLabels { server: labels.server, event: signal.name() };
+                self.signals.get_or_create(&labels).inc();
+            }
+        }
     }
 
     /// Notes how long a stage took.
@@ -292,12 +342,6 @@ impl Metrics {
         if redactions > 0 {
             self.redactions.get_or_create(&ServerLabels { server }).inc_by(redactions);
         }
-    }
-
-    /// Counts what a denial may be a sign of. `server` must be the name of a server entry, or `None`.
-    pub fn signalled(&self, server: Option<&str>, signal: Signal) {
-        let labels = SignalLabels { server: server.unwrap_or("unknown").into(), event: signal.name() };
-        self.signals.get_or_create(&labels).inc();
     }
 
     /// Counts a request for metadata.
@@ -353,6 +397,7 @@ impl Metrics {
         self.audit_refused.set(signed(readings.audit_refused));
         self.policy_age_secs.set(signed(readings.policy_age.as_secs()));
         self.in_flight.set(signed(readings.in_flight));
+        self.throttle_counters.set(signed(readings.throttle_counters));
         self.materials.set(signed(readings.materials));
         self.mint_waits.set(signed(readings.mint_waits));
         for (result, count) in ["made", "failed", "refused_or_shown"].into_iter().zip(readings.mints) {

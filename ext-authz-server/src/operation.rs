@@ -172,19 +172,22 @@ impl<'a> From<mcp::Operation<'a>> for Operation<'a> {
 }
 
 impl Operation<'_> {
-    /// The operation as the audit trail keeps it: the arguments by their keyed digest only.
+    /// The operation as the audit trail keeps it, still without its arguments.
     #[must_use]
-    pub fn record(&self, digester: &Digester) -> OperationRecord {
-        let arguments_digest = self.arguments.map(|arguments| {
-            let mut bytes = Vec::new();
-            arguments.write(&mut bytes);
-            digester.digest(&bytes)
-        });
+    pub fn record(&self) -> OperationRecord {
         OperationRecord {
             method: bounded(self.method),
             target: self.target.map(bounded),
-            arguments_digest,
+            arguments_digest: None,
             reason: None,
         }
+    }
+
+    /// All that the audit trail keeps of the arguments: their keyed digest.
+    #[must_use]
+    pub fn arguments_digest(&self, digester: &Digester) -> Option<String> {
+        let mut bytes = Vec::new();
+        self.arguments?.write(&mut bytes);
+        Some(digester.digest(&bytes))
     }
 }

@@ -111,6 +111,8 @@ pub struct Passage<'a> {
     pub server: &'a str,
     /// The destination that matched, as `host/path`.
     pub destination: String,
+    /// The host, as that destination names it.
+    pub host: &'a HostPattern,
     /// The class of the method.
     pub class: MethodClass,
 }
@@ -202,7 +204,7 @@ impl Perimeter {
         {
             return Err(PerimeterError::Cluster(cluster.clone()));
         }
-        Ok(Passage { server: &entry.server, destination: destination.to_string(), class })
+        Ok(Passage { server: &entry.server, destination: destination.to_string(), host: &destination.host, class })
     }
 
     /// The name of the server entry whose destination is closest, whatever the method. It decides which mode answers a

@@ -21,6 +21,8 @@ use crate::request::Request;
 use crate::resource::Resource;
 use crate::secret::SecretBytes;
 use crate::sources::Sources;
+use crate::tenancy::Tenancy;
+use crate::throttle::Throttle;
 
 /// A future behind a door.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -179,6 +181,10 @@ pub struct Parts {
     pub policy: Arc<dyn Decide>,
     /// With what.
     pub sources: Arc<Sources>,
+    /// How often.
+    pub throttle: Throttle,
+    /// In whose name.
+    pub tenancy: Tenancy,
 }
 
 /// One revision of everything.
@@ -194,6 +200,34 @@ impl Identify for Known {
         let cause = resource.and_then(|resource| resource.refuses(&self.0));
         let known = cause.map_or(Ok(self.0.clone()), |cause| Err(NotIdentified::Refused(cause.to_owned())));
         Box::pin(std::future::ready(known))
+    }
+}
+
+// === impl Verdict ===
+
+impl Verdict {
+    /// What is left of a permission where another policy, which `named` names for the operator, is asked besides: what either
+    /// denies is denied, and of the bindings that both name only those serve that are the same.
+    #[must_use]
+    pub fn narrowed(self, by: Verdict, named: &str) -> Verdict {
+        if !by.allow {
+            let explanation = by.explanation.unwrap_or_else(|| "no rule allows it".to_owned());
+            return Verdict { explanation: Some(format!("{named}: {explanation}")), bindings: Vec::new(), ..by };
+        }
+        let mut own = self;
+        own.required_scopes.extend(by.required_scopes.iter().cloned());
+        if own.bindings.is_empty() {
+            return Verdict { bindings: by.bindings, ..own };
+        }
+        if by.bindings.is_empty() {
+            return own;
+        }
+        let both: Vec<String> = own.bindings.iter().filter(|id| by.bindings.contains(id)).cloned().collect();
+        if both.is_empty() {
+            let explanation = Some(format!("{named}: it names none of the bindings that the policy for all names"));
+            return Verdict { allow: false, explanation, bindings: Vec::new(), ..by };
+        }
+        Verdict { bindings: both, ..own }
     }
 }
 
@@ -223,6 +257,14 @@ impl Plan {
     #[must_use]
     pub fn on_behalf_of(&self, principal: Principal) -> Plan {
         Plan(Parts { identity: Arc::new(Known(Arc::new(principal))), ..self.0.clone() })
+    }
+
+    /// The same plan, which goes on counting where another one ends.
+    #[must_use]
+    pub fn continuing(mut self, before: &Plan) -> Plan {
+        self.0.throttle = self.0.throttle.continuing(&before.0.throttle);
+        self.0.tenancy = self.0.tenancy.continuing(&before.0.tenancy);
+        self
     }
 
     /// The environment.
@@ -296,6 +338,18 @@ impl Plan {
         &self.0.sources
     }
 
+    /// How often.
+    #[must_use]
+    pub fn throttle(&self) -> &Throttle {
+        &self.0.throttle
+    }
+
+    /// In whose name.
+    #[must_use]
+    pub fn tenancy(&self) -> &Tenancy {
+        &self.0.tenancy
+    }
+
     /// For whom the credentials of this request are.
     #[must_use]
     pub fn caller(&self, request: &Request<'_>, server: &Server, principal: Arc<Principal>) -> Caller {
@@ -306,6 +360,36 @@ impl Plan {
             principal,
             token: token.map(|(_, token)| Arc::new(SecretBytes::new(token.trim_start().as_bytes().to_vec()))),
             decision_id: request.decision_id.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verdict(allow: bool, rule: &str, bindings: &[&str]) -> Verdict {
+        let bindings = bindings.iter().map(|id| (*id).to_owned()).collect();
+        Verdict { allow, rule: Some(rule.to_owned()), explanation: Some("because".to_owned()), bindings }
+    }
+
+    #[test]
+    fn another_policy_only_ever_narrows() {
+        let all = |bindings: &[&str]| verdict(true, "all", bindings);
+        let cases: [(Verdict, Verdict, bool, &str, &[&str]); 6] = [
+            (all(&[]), verdict(true, "own", &[]), true, "all", &[]),
+            (all(&["a"]), verdict(true, "own", &[]), true, "all", &["a"]),
+            (all(&[]), verdict(true, "own", &["b"]), true, "all", &["b"]),
+            (all(&["a", "b", "c"]), verdict(true, "own", &["c", "a"]), true, "all", &["a", "c"]),
+            (all(&["a"]), verdict(true, "own", &["b"]), false, "own", &[]),
+            (all(&["a"]), verdict(false, "own", &["a"]), false, "own", &[]),
+        ];
+        for (one, two, allow, rule, bindings) in cases {
+            let narrowed = one.narrowed(two, "policy of tenant `acme`");
+            assert_eq!((narrowed.allow, narrowed.rule.as_deref()), (allow, Some(rule)));
+            assert_eq!(narrowed.bindings, bindings);
+            let explanation = narrowed.explanation.unwrap();
+            assert_eq!(explanation.starts_with("policy of tenant `acme`: "), !allow, "{explanation}");
         }
     }
 }

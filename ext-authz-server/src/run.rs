@@ -285,8 +285,10 @@ async fn follow_audit_key(
 /// Uses the key-encryption keys that the newest snapshot names, as soon as all of them can be had.
 async fn follow_encryption_keys(snapshots: Arc<Snapshots>, serving: Arc<Snapshot>, state: Option<Arc<State>>) {
     let Some(state) = state else { return };
-    let named =
-        |snapshot: &Snapshot| snapshot.config.database.as_ref().map(|database| database.encryption_keys.clone());
+    let named = |snapshot: &Snapshot| {
+        let database = snapshot.config.database.as_ref()?;
+        Some((database.encryption_keys.clone(), database.tenant_encryption_keys.clone()))
+    };
     let mut in_use = named(&serving);
     let mut said = String::new();
     loop {

@@ -9,9 +9,11 @@ mod key;
 mod kms;
 #[cfg(test)]
 mod tests;
+mod wrapping;
 
 pub use key::{LocalKey, WrapKey};
 pub use kms::{KMS_SCHEME, KmsKey, region_of};
+pub use wrapping::Wrapping;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -84,8 +86,8 @@ pub enum SealError {
 /// Seals and opens.
 pub struct Sealer {
     database: Database,
-    /// The first one wraps; the others open what is not wrapped anew yet.
-    wrapping: ArcSwap<Vec<Arc<dyn WrapKey>>>,
+    /// The first one of a scope wraps; the others open what is not wrapped anew yet.
+    wrapping: ArcSwap<Wrapping>,
     opened: Mutex<HashMap<String, Arc<DataKey>>>,
     current: Mutex<HashMap<String, (String, SystemTime)>>,
 }
@@ -114,7 +116,15 @@ impl Sealer {
     /// # Errors
     /// There is none.
     pub fn new(database: Database, wrapping: Vec<Arc<dyn WrapKey>>) -> Result<Sealer, SealError> {
-        if wrapping.is_empty() {
+        Sealer::of(database, wrapping.into())
+    }
+
+    /// A sealer with these key-encryption keys for all, and for tenants that have their own.
+    ///
+    /// # Errors
+    /// There is none for somebody.
+    pub fn of(database: Database, wrapping: Wrapping) -> Result<Sealer, SealError> {
+        if wrapping.is_incomplete() {
             return Err(SealError::NoKey);
         }
         let wrapping = ArcSwap::from_pointee(wrapping);
@@ -125,15 +135,16 @@ impl Sealer {
     ///
     /// # Errors
     /// There is none, or a data key is wrapped under one that is not among them; those before stay in use.
-    pub async fn replace(&self, wrapping: Vec<Arc<dyn WrapKey>>) -> Result<(), SealError> {
-        if wrapping.is_empty() {
+    pub async fn replace(&self, wrapping: impl Into<Wrapping>) -> Result<(), SealError> {
+        let wrapping = wrapping.into();
+        if wrapping.is_incomplete() {
             return Err(SealError::NoKey);
         }
         let reading = |error: sqlx::Error| failed("read which keys wrap", &error);
-        let rows = sqlx::query("SELECT DISTINCT wrapping FROM data_keys").fetch_all(self.database.pool()).await;
+        let rows = sqlx::query("SELECT DISTINCT scope, wrapping FROM data_keys").fetch_all(self.database.pool()).await;
         for row in rows.map_err(reading)? {
-            let id: String = row.try_get(0).map_err(reading)?;
-            if wrapping.iter().all(|key| key.id() != id) {
+            let (scope, id): (String, String) = (row.try_get(0).map_err(reading)?, row.try_get(1).map_err(reading)?);
+            if wrapping.find(&scope, &id).is_none() {
                 return Err(SealError::UnknownWrapping(id));
             }
         }
@@ -141,9 +152,9 @@ impl Sealer {
         Ok(())
     }
 
-    /// The key that wraps.
-    fn wraps(&self) -> Result<Arc<dyn WrapKey>, SealError> {
-        self.wrapping.load().first().cloned().ok_or(SealError::NoKey)
+    /// The key that wraps in this scope.
+    fn wraps(&self, scope: &str) -> Result<Arc<dyn WrapKey>, SealError> {
+        self.wrapping.load().newest(scope).cloned().ok_or(SealError::NoKey)
     }
 
     /// Seals a value for its place.
@@ -193,21 +204,23 @@ impl Sealer {
         self.open(Place { scope: Scope::Server, table, row: "" }, &sealed).await
     }
 
-    /// Wraps every data key under the first key-encryption key that is not wrapped under it yet, and says how many that
-    /// were. Sealed values stay as they are.
+    /// Wraps every data key under the first key-encryption key of its scope that is not wrapped under it yet, and says how
+    /// many that were. Sealed values stay as they are.
     ///
     /// # Errors
     /// A data key is wrapped under a key that is not configured; those before it are done.
     pub async fn rewrap(&self) -> Result<usize, SealError> {
-        let newest = self.wraps()?;
-        let rows = sqlx::query("SELECT id, scope, wrapping, wrapped FROM data_keys WHERE wrapping <> $1 ORDER BY id")
-            .bind(newest.id())
+        let rows = sqlx::query("SELECT id, scope, wrapping, wrapped FROM data_keys ORDER BY id")
             .fetch_all(self.database.pool())
             .await
             .map_err(|error| failed("read the data keys", &error))?;
         let mut count = 0;
         for row in rows {
             let (id, scope, wrapping, wrapped) = key_row(&row)?;
+            let newest = self.wraps(&scope)?;
+            if newest.id() == wrapping {
+                continue;
+            }
             let key = self.unwrap(&id, &scope, &wrapping, &wrapped).await?;
             let anew = newest.wrap(&key, &bound(&id, &scope, newest.id())).await?;
             let done = sqlx::query("UPDATE data_keys SET wrapping = $1, wrapped = $2 WHERE id = $3 AND wrapping = $4")
@@ -224,12 +237,11 @@ impl Sealer {
     }
 
     /// Opens every data key, changes nothing, and says how many there are and how many are not wrapped under the first
-    /// key-encryption key.
+    /// key-encryption key of their scope.
     ///
     /// # Errors
     /// A data key that cannot be opened: whatever is sealed under it cannot be either.
     pub async fn look(&self) -> Result<(usize, usize), SealError> {
-        let newest = self.wraps()?;
         let rows = sqlx::query("SELECT id, scope, wrapping, wrapped FROM data_keys ORDER BY id")
             .fetch_all(self.database.pool())
             .await
@@ -238,7 +250,7 @@ impl Sealer {
         for row in &rows {
             let (id, scope, wrapping, wrapped) = key_row(row)?;
             self.unwrap(&id, &scope, &wrapping, &wrapped).await?;
-            behind += usize::from(wrapping != newest.id());
+            behind += usize::from(wrapping != self.wraps(&scope)?.id());
         }
         Ok((rows.len(), behind))
     }
@@ -288,7 +300,7 @@ impl Sealer {
 
     /// Makes a data key. Where another replica made one of the same generation first, that one holds.
     async fn make(&self, scope: &str, generation: i64) -> Result<(), SealError> {
-        let newest = self.wraps()?;
+        let newest = self.wraps(scope)?;
         let mut bytes = Zeroizing::new([0; 32]);
         let mut id = [0; 16];
         getrandom::fill(&mut *bytes).and_then(|()| getrandom::fill(&mut id)).map_err(|_| SealError::Refused)?;
@@ -333,7 +345,7 @@ impl Sealer {
         wrapping: &str,
         wrapped: &str,
     ) -> Result<Zeroizing<Vec<u8>>, SealError> {
-        let key = self.wrapping.load().iter().find(|key| key.id() == wrapping).cloned();
+        let key = self.wrapping.load().find(scope, wrapping).cloned();
         let key = key.ok_or_else(|| SealError::UnknownWrapping(wrapping.to_owned()))?;
         let wrapped = URL_SAFE_NO_PAD.decode(wrapped).map_err(|_| SealError::Refused)?;
         key.unwrap(&wrapped, &bound(id, scope, wrapping)).await

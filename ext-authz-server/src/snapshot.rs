@@ -4,6 +4,7 @@ mod watch;
 
 pub use watch::watch;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -29,6 +30,8 @@ pub struct Snapshot {
     pub config: Config,
     /// The policy.
     pub policy: Policy,
+    /// The policies of single tenants, which are asked besides.
+    pub tenant_policies: BTreeMap<String, Policy>,
     /// The issuers and their keys.
     pub identity: Identity,
     /// The issuers of operators' tokens; absent where there is no operator API.
@@ -60,6 +63,7 @@ type Stamp = [u8; 32];
 struct Files {
     loaded: Loaded,
     policy: PolicySource,
+    tenant_policies: Vec<(String, PolicySource)>,
     revision: String,
     stamp: Stamp,
 }
@@ -196,7 +200,11 @@ fn needs_restart(before: &Config, after: &Config) -> Vec<&'static str> {
 
 /// The section `database` without what changes while it is open.
 fn opened(config: &Config) -> Option<config::Database> {
-    config.database.clone().map(|database| config::Database { encryption_keys: Vec::new(), ..database })
+    config.database.clone().map(|database| config::Database {
+        encryption_keys: Vec::new(),
+        tenant_encryption_keys: BTreeMap::new(),
+        ..database
+    })
 }
 
 // === impl Attempt ===
@@ -222,7 +230,14 @@ impl Files {
         let loaded = Loaded::parse(file, bytes)?;
         let mut problems = Vec::new();
         let policy = PolicySource::read(&loaded.config.policy.directory);
-        let policy = policy.map_err(|error| problems.push(policy_problem(&loaded, error))).ok();
+        let policy = policy.map_err(|error| problems.push(policy_problem(&loaded, "policy.directory", error))).ok();
+        let mut tenant_policies = Vec::new();
+        for (name, directory) in tenant_policies_of(&loaded.config) {
+            match PolicySource::read(directory) {
+                Ok(source) => tenant_policies.push((name.to_owned(), source)),
+                Err(error) => problems.push(policy_problem(&loaded, &tenant_policy_key(name), error)),
+            }
+        }
         let mut keys = Vec::new();
         for path in key_files(&loaded.config) {
             match std::fs::read(path) {
@@ -234,8 +249,9 @@ impl Files {
             problems.sort_by_key(|problem| (problem.line, problem.column));
             return Err(ConfigError { problems });
         };
-        let (revision, stamp) = digests(&loaded.bytes, &policy, &keys);
-        Ok(Files { loaded, policy, revision, stamp })
+        let own = tenant_policies.iter().map(|(_, source)| source);
+        let (revision, stamp) = digests(&loaded.bytes, std::iter::once(&policy).chain(own), &keys);
+        Ok(Files { loaded, policy, tenant_policies, revision, stamp })
     }
 
     fn into_snapshot(self, secrets: &Secrets, before: Option<&Snapshot>) -> Result<Snapshot, ConfigError> {
@@ -246,7 +262,14 @@ impl Files {
         };
         let one = |problem| ConfigError { problems: vec![problem] };
         let policy = Policy::compile(&self.policy, limits);
-        let policy = policy.map_err(|error| one(policy_problem(&self.loaded, error)))?;
+        let policy = policy.map_err(|error| one(policy_problem(&self.loaded, "policy.directory", error)))?;
+        let tenant_policies = self.tenant_policies.iter().map(|(name, source)| {
+            let compiled = Policy::compile(source, limits);
+            let compiled =
+                compiled.map_err(|error| one(policy_problem(&self.loaded, &tenant_policy_key(name), error)))?;
+            Ok((name.clone(), compiled))
+        });
+        let tenant_policies = tenant_policies.collect::<Result<_, ConfigError>>()?;
         let outbound = outbound(&self.loaded);
         let verifying = |issuers, before| {
             let identity = Identity::new(issuers, before, &outbound);
@@ -265,15 +288,28 @@ impl Files {
         let sources = Sources::new(Arc::new(secrets)).with_outbound(outbound).with_invitations(invitations);
         let sources = sources.with_database(config.database.is_some()).with_sessions(config.sessions.rules());
         let sources = Arc::new(sources);
-        Ok(Snapshot { revision: self.revision, config: self.loaded.config, policy, identity, operators, sources })
+        let (revision, config) = (self.revision, self.loaded.config);
+        Ok(Snapshot { revision, config, policy, tenant_policies, identity, operators, sources })
     }
 }
 
 /// The stamp of the files that a configuration names and of these bytes as its own; `None` where one cannot be read.
 fn stamp(bytes: &[u8], config: &Config) -> Option<Stamp> {
-    let policy = PolicySource::read(&config.policy.directory).ok()?;
+    let own = tenant_policies_of(config).map(|(_, directory)| directory);
+    let directories = std::iter::once(config.policy.directory.as_path()).chain(own);
+    let policies: Vec<PolicySource> = directories.map(PolicySource::read).collect::<Result<_, _>>().ok()?;
     let keys: Vec<Vec<u8>> = key_files(config).map(std::fs::read).collect::<Result<_, _>>().ok()?;
-    Some(digests(bytes, &policy, &keys).1)
+    Some(digests(bytes, policies.iter(), &keys).1)
+}
+
+/// The directories of tenants' own policies, in the order of names.
+fn tenant_policies_of(config: &Config) -> impl Iterator<Item = (&str, &Path)> {
+    let tenants = config.tenants.iter().flatten();
+    tenants.filter_map(|(name, tenant)| Some((name.as_str(), tenant.policy_directory.as_deref()?)))
+}
+
+fn tenant_policy_key(name: &str) -> String {
+    format!("tenants.{name}.policy_directory")
 }
 
 fn key_files(config: &Config) -> impl Iterator<Item = &Path> {
@@ -291,11 +327,17 @@ fn issuers(config: &Config) -> impl Iterator<Item = (String, &Issuer)> {
 }
 
 /// The revision and the stamp.
-fn digests(bytes: &[u8], policy: &PolicySource, keys: &[Vec<u8>]) -> (String, Stamp) {
+fn digests<'a>(bytes: &[u8], policies: impl Iterator<Item = &'a PolicySource>, keys: &[Vec<u8>]) -> (String, Stamp) {
     let mut digest = Sha256::new();
     digest.update((bytes.len() as u64).to_be_bytes());
     digest.update(bytes);
-    policy.digest(&mut digest);
+    for (position, policy) in policies.enumerate() {
+        // Which file belongs to which policy counts; one policy alone has the revision that it always had.
+        if position > 0 {
+            digest.update(b"policy");
+        }
+        policy.digest(&mut digest);
+    }
     let revision = hex(digest.clone().finalize().iter().take(6));
     for bytes in keys {
         digest.update((bytes.len() as u64).to_be_bytes());
@@ -313,8 +355,8 @@ fn outbound(loaded: &Loaded) -> Outbound {
     Outbound::new(Tls::default(), Allowance::parse(&allowed).unwrap_or_default())
 }
 
-/// What is wrong with the policy: in one of its files, or else at the key that names its directory.
-fn policy_problem(loaded: &Loaded, error: PolicyError) -> Problem {
+/// What is wrong with a policy: in one of its files, or else at the key that names its directory.
+fn policy_problem(loaded: &Loaded, key: &str, error: PolicyError) -> Problem {
     let at = |file, line, column, message| {
         let remedy = "correct the file; nothing of the policy is used until it compiles".to_owned();
         Problem { file, line, column, key: String::new(), message, remedy }
@@ -324,7 +366,7 @@ fn policy_problem(loaded: &Loaded, error: PolicyError) -> Problem {
         PolicyError::Data { path, cause } => at(path, 0, 0, cause),
         error => {
             let remedy = "name a directory with `*.rego` files that hold the rule `decision` of package `keyward`";
-            loaded.problem("policy.directory", error.to_string(), remedy)
+            loaded.problem(key, error.to_string(), remedy)
         }
     }
 }

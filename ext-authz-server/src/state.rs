@@ -13,7 +13,7 @@ use crate::database::{
 use crate::freshness::Freshness;
 use crate::grants::Grants;
 use crate::lifecycle::{Book, Entry};
-use crate::seal::{KmsKey, LocalKey, SealError, Sealer, WrapKey};
+use crate::seal::{KmsKey, LocalKey, SealError, Sealer, WrapKey, Wrapping};
 use crate::secret::Secrets;
 use crate::session::Kept;
 
@@ -92,7 +92,7 @@ impl State {
     pub async fn open(config: &config::Database, secrets: &Secrets) -> Result<Arc<State>, StateError> {
         let (wrapping, url) = State::needs(config, secrets).await?;
         let database = Database::open(&url, config.max_connections).await?;
-        let sealer = Arc::new(Sealer::new(database.clone(), wrapping)?);
+        let sealer = Arc::new(Sealer::of(database.clone(), wrapping)?);
         let rewrapped = sealer.rewrap().await?;
         if rewrapped > 0 {
             tracing::info!(data_keys = rewrapped, "data keys were wrapped under a new key-encryption key");
@@ -108,7 +108,7 @@ impl State {
     pub async fn look(config: &config::Database, secrets: &Secrets) -> Result<(Option<Arc<State>>, i64), StateError> {
         let (wrapping, url) = State::needs(config, secrets).await?;
         let Some((database, version)) = Database::look(&url).await? else { return Ok((None, 0)) };
-        let sealer = Arc::new(Sealer::new(database.clone(), wrapping)?);
+        let sealer = Arc::new(Sealer::of(database.clone(), wrapping)?);
         Ok((Some(State::of(database, sealer)?), version))
     }
 
@@ -140,10 +140,7 @@ impl State {
     }
 
     /// The key-encryption keys and the address.
-    async fn needs(
-        config: &config::Database,
-        secrets: &Secrets,
-    ) -> Result<(Vec<Arc<dyn WrapKey>>, Zeroizing<String>), StateError> {
+    async fn needs(config: &config::Database, secrets: &Secrets) -> Result<(Wrapping, Zeroizing<String>), StateError> {
         let wrapping = State::wrapping(config, secrets).await?;
         let url = match &config.url_secret {
             Some(source) => {
@@ -159,10 +156,24 @@ impl State {
     ///
     /// # Errors
     /// Names the one that cannot be had or used.
-    pub async fn wrapping(config: &config::Database, secrets: &Secrets) -> Result<Vec<Arc<dyn WrapKey>>, StateError> {
+    pub async fn wrapping(config: &config::Database, secrets: &Secrets) -> Result<Wrapping, StateError> {
+        let all = State::keys("encryption_keys", &config.encryption_keys, secrets).await?;
+        let mut wrapping = Wrapping::from(all);
+        for (tenant, sources) in &config.tenant_encryption_keys {
+            let keys = State::keys(&format!("tenant_encryption_keys.{tenant}"), sources, secrets).await?;
+            wrapping = wrapping.with_tenant(tenant, keys);
+        }
+        Ok(wrapping)
+    }
+
+    async fn keys(
+        list: &str,
+        sources: &[config::SecretSource],
+        secrets: &Secrets,
+    ) -> Result<Vec<Arc<dyn WrapKey>>, StateError> {
         let mut wrapping: Vec<Arc<dyn WrapKey>> = Vec::new();
-        for (index, source) in config.encryption_keys.iter().enumerate() {
-            let key = format!("encryption_keys[{index}]");
+        for (index, source) in sources.iter().enumerate() {
+            let key = format!("{list}[{index}]");
             wrapping.push(match source.kms_key() {
                 Some(arn) => {
                     Arc::new(KmsKey::new(arn, secrets).await.map_err(|error| StateError::secret(&key, error))?)

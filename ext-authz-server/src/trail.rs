@@ -16,6 +16,7 @@ use crate::decision::{Denial, Stage};
 use crate::plan::{Mode, Principal, Server};
 use crate::request::Request;
 use crate::session::Passage;
+use crate::tenancy::Place;
 use crate::verdict::Verdicts;
 
 /// The trail of one decision.
@@ -40,8 +41,6 @@ pub struct Trail {
     pub attempt: Attempt,
     /// A digest of what is asked, where a person has to be asked first.
     pub request_digest: String,
-    /// Whether it is only asked what would be.
-    pub is_trial: bool,
     /// Who asked.
     pub principal: Option<Arc<Principal>>,
     /// What was asked.
@@ -58,6 +57,10 @@ pub struct Trail {
     pub verdicts: Verdicts,
     /// The bindings.
     pub choice: Option<Choice>,
+    /// The place among the decisions of the tenant.
+    pub place: Option<Place>,
+    /// Whether this only shows how a request would be decided: nothing is counted.
+    pub is_trial: bool,
     /// The kinds of credentials that the request seemed to hold.
     pub patterns: Vec<&'static str>,
 }
@@ -87,7 +90,6 @@ impl Trail {
             asking: Asking::Plainly,
             attempt: Attempt::default(),
             request_digest: String::new(),
-            is_trial: false,
             principal: None,
             operations: Vec::new(),
             operation_count: 0,
@@ -96,6 +98,8 @@ impl Trail {
             authority: None,
             verdicts: Verdicts::default(),
             choice: None,
+            place: None,
+            is_trial: false,
             patterns: Vec::new(),
         }
     }
@@ -158,6 +162,7 @@ impl Trail {
                 subject: bounded(&principal.subject),
                 agent: principal.agent.as_deref().map(bounded),
                 issuer: bounded(&principal.issuer),
+                tenant: bounded(&principal.tenant),
             }),
             operations,
             operation_count: self.operation_count,

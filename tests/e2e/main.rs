@@ -40,3 +40,5 @@ mod secrecy;
 mod sessions;
 mod signing;
 mod stores;
+mod tenants;
+mod throttles;

@@ -29,6 +29,9 @@ pub(super) struct Card {
     #[serde(skip_serializing_if = "Option::is_none")]
     risk: Option<&'static str>,
     environment: String,
+    /// Absent where it is for every tenant.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tenants: Option<Vec<String>>,
     servers: Vec<String>,
     /// Absent where it is for every tool.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -87,6 +90,7 @@ pub(super) async fn list(
         owner: binding.owner.clone(),
         risk: binding.risk.map(Risk::as_str),
         environment: binding.environment.clone(),
+        tenants: binding.tenants.clone(),
         servers: binding.servers.clone(),
         tools: binding.tools.as_ref().map(|tools| tools.patterns().to_vec()),
         principals: binding.principals.as_ref().map(|principals| CardPrincipals {

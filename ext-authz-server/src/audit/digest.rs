@@ -28,6 +28,17 @@ impl Digester {
         self.keyed.store(Arc::new(keyed(key)));
     }
 
+    /// A digester for one tenant, so that nobody who holds the records of two can tell that both asked for the same. Its key is
+    /// HKDF-Expand of the audit key (RFC 5869, 2.3).
+    #[must_use]
+    pub fn of_tenant(&self, tenant: &str) -> Digester {
+        let mut mac = Hmac::clone(&self.keyed.load());
+        mac.update(b"keyward audit tenant\0");
+        mac.update(tenant.as_bytes());
+        mac.update(&[1]);
+        Digester::new(&mac.finalize().into_bytes())
+    }
+
     /// The digest of `bytes` as `hmac-sha256:` and 64 hexadecimal digits.
     #[must_use]
     pub fn digest(&self, bytes: &[u8]) -> String {
@@ -45,6 +56,17 @@ fn keyed(key: &[u8]) -> Hmac<Sha256> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tenants_have_keys_of_their_own_which_follow_the_audit_key() {
+        let digester = Digester::new(b"an audit key of some bytes");
+        let (one, two) = (digester.of_tenant("acme"), digester.of_tenant("zeta"));
+        let digests = [&digester, &one, &two].map(|digester| digester.digest(b"{}"));
+        assert!(digests[0] != digests[1] && digests[1] != digests[2] && digests[0] != digests[2]);
+        assert_eq!(one.digest(b"{}"), digester.of_tenant("acme").digest(b"{}"));
+        digester.replace(b"another audit key");
+        assert_ne!(one.digest(b"{}"), digester.of_tenant("acme").digest(b"{}"));
+    }
 
     #[test]
     fn gives_the_digest_of_rfc_4231_test_case_2() {

@@ -59,6 +59,10 @@ pub enum Event {
     OperatorRequest,
     /// An Envoy was given a client certificate and its key.
     CertificateGiven,
+    /// Something of one tenant was to serve another; the decision besides.
+    CrossTenant,
+    /// Something of one environment was to serve another; the decision besides.
+    CrossEnvironment,
     /// A new configuration or policy serves.
     ConfigReloaded,
     /// A new configuration or policy was refused; the last good one serves.
@@ -232,6 +236,8 @@ pub struct PrincipalRecord {
     pub agent: Option<String>,
     /// The issuer that vouched.
     pub issuer: String,
+    /// The tenant.
+    pub tenant: String,
 }
 
 /// One operation.

@@ -16,6 +16,7 @@ fn binding(id: &str, principals: Option<(&[&str], &[&str], &[&str])>) -> Binding
         owner: "team".into(),
         risk: None,
         environment: "test".into(),
+        tenants: None,
         servers: vec!["demo".into()],
         tools: None,
         principals: principals.map(|(users, agents, roles)| Principals {
@@ -67,7 +68,7 @@ fn choose(
 ) -> Result<Vec<String>, Denial> {
     let roles: Vec<String> = roles.iter().map(|role| (*role).to_owned()).collect();
     let key = format!("key-of-{subject}");
-    let asker = Asker { key: &key, subject, is_user: true, agent, roles: &roles };
+    let asker = Asker { key: &key, tenant: "acme", subject, is_user: true, agent, roles: &roles };
     let named: Vec<Vec<String>> = named.iter().map(|ids| ids.iter().map(|id| (*id).to_owned()).collect()).collect();
     let authority = Authority::parse(authority).unwrap();
     ids(Catalogue::new(catalogue, "test", true).choose("demo", &asker, &[call("echo")], &named, &authority))
@@ -147,7 +148,7 @@ async fn after_disabling(stopped: &[&str], named: &[&[&str]]) -> Result<String, 
     book.read(&history).await.unwrap();
     let gate = Gate::new(crate::config::Lifecycle { approvals: 0, max_stale_secs: 60 }, "test", Some(book));
     let roles = ["reader".to_owned(), "writer".to_owned()];
-    let asker = Asker { key: "key", subject: "bob", is_user: true, agent: None, roles: &roles };
+    let asker = Asker { key: "key", tenant: "acme", subject: "bob", is_user: true, agent: None, roles: &roles };
     let named: Vec<Vec<String>> = named.iter().map(|ids| ids.iter().map(|id| (*id).to_owned()).collect()).collect();
     let authority = Authority::parse("api.example:443").unwrap();
     let catalogue = Catalogue::new(catalogue(), "test", true).with_lifecycle(Some(gate));
@@ -204,7 +205,7 @@ fn a_mode_serves_whom_it_is_for_and_nobody_else_whether_the_policy_names_it_or_n
     for (mode, fits) in modes {
         for ((who, is_user, agent), fits) in ASKERS.into_iter().zip(fits) {
             for principals in principals {
-                let asker = Asker { key: "key-of-it", subject: "it", is_user, agent, roles: &roles };
+                let asker = Asker { key: "key-of-it", tenant: "acme", subject: "it", is_user, agent, roles: &roles };
                 let catalogue = Catalogue::new(vec![Binding { mode, ..binding("one", principals) }], "test", true);
                 let choose =
                     |named: &[Vec<String>]| ids(catalogue.choose("demo", &asker, &[call("echo")], named, &authority));
@@ -238,7 +239,7 @@ fn the_name_of_a_person_is_no_agents_of_the_same_name() {
     let of_alice = || Catalogue::new(vec![binding("alice", Some((&["alice"], &[], &[])))], "test", true);
     let authority = Authority::parse("api.example:443").unwrap();
     for (is_user, serves) in [(true, true), (false, false)] {
-        let asker = Asker { key: "key", subject: "alice", is_user, agent: Some("alice"), roles: &[] };
+        let asker = Asker { key: "key", tenant: "acme", subject: "alice", is_user, agent: Some("alice"), roles: &[] };
         let choice = of_alice().choose("demo", &asker, &[call("echo")], &[vec![]], &authority);
         assert_eq!(choice.is_ok(), serves, "{is_user}");
     }
@@ -250,7 +251,7 @@ fn for_tools(id: &str, tools: &[&str]) -> Binding {
 
 /// Who serves a request of bob's.
 fn serves(catalogue: &[Binding], operations: &[Operation<'_>], named: &[&str]) -> Result<Vec<String>, Denial> {
-    let asker = Asker { key: "key", subject: "bob", is_user: true, agent: None, roles: &[] };
+    let asker = Asker { key: "key", tenant: "acme", subject: "bob", is_user: true, agent: None, roles: &[] };
     let named: Vec<String> = named.iter().map(|id| (*id).to_owned()).collect();
     let authority = Authority::parse("api.example:443").unwrap();
     ids(Catalogue::new(catalogue.to_vec(), "test", true).choose("demo", &asker, operations, &[named], &authority))
@@ -319,7 +320,7 @@ fn one_that_lists_the_tool_is_closer_and_what_calls_no_tool_goes_to_one_for_ever
 
 #[test]
 fn policy_is_shown_what_could_serve_or_nothing_where_that_is_too_much() {
-    let asker = Asker { key: "key", subject: "bob", is_user: true, agent: Some("bot"), roles: &[] };
+    let asker = Asker { key: "key", tenant: "acme", subject: "bob", is_user: true, agent: Some("bot"), roles: &[] };
     let mut bindings = catalogue();
     bindings[0].risk = Some(Risk::High);
     bindings.push(Binding { owner: "other-team".into(), mode: Mode::Agent, ..for_tools("listed", &["echo"]) });
@@ -337,4 +338,80 @@ fn policy_is_shown_what_could_serve_or_nothing_where_that_is_too_much() {
         Catalogue::new(all, "test", true).candidates("demo", &asker, &[call("echo")]).map(|shown| shown.len())
     };
     assert_eq!((many(MAX_CANDIDATES), many(MAX_CANDIDATES + 1)), (Some(MAX_CANDIDATES), None));
+}
+
+/// The binding that serves, or the border that was in the way and the cause.
+type Outcome = Result<&'static str, (Option<Incident>, String)>;
+
+#[test]
+fn nothing_crosses_to_another_tenant_or_environment_and_each_try_is_told_apart() {
+    let of = |id: &str, tenants: &[&str]| Binding {
+        tenants: Some(tenants.iter().map(|name| (*name).to_owned()).collect()),
+        ..binding(id, None)
+    };
+    let elsewhere = |id: &str| Binding { environment: "production".into(), ..binding(id, None) };
+    let both = || vec![of("own", &["zeta", "acme"]), of("theirs", &["zeta"]), elsewhere("production")];
+    let not_here = "which does not belong to this server and environment";
+    let cases: [(Vec<Binding>, &[&str], Outcome); 8] = [
+        (both(), &[], Ok("own")),
+        (both(), &["own"], Ok("own")),
+        (
+            both(),
+            &["own", "theirs"],
+            Err((
+                Some(Incident::CrossTenant),
+                "the policy names binding `theirs`, which is another tenant's".to_owned(),
+            )),
+        ),
+        (
+            both(),
+            &["production"],
+            Err((Some(Incident::CrossEnvironment), format!("the policy names binding `production`, {not_here}"))),
+        ),
+        (
+            vec![of("theirs", &["zeta"])],
+            &[],
+            Err((Some(Incident::CrossTenant), format!("{NO_BINDING}; `theirs` is another tenant's"))),
+        ),
+        (
+            vec![elsewhere("production")],
+            &[],
+            Err((
+                Some(Incident::CrossEnvironment),
+                format!("{NO_BINDING}; `production` is of environment `production`"),
+            )),
+        ),
+        // What is for others anyway is nothing that the call was after.
+        (
+            vec![Binding { environment: "production".into(), ..binding("zoe", Some((&["zoe"], &[], &[]))) }],
+            &[],
+            Err((None, NO_BINDING.to_owned())),
+        ),
+        (
+            vec![Binding { servers: vec!["other".into()], ..elsewhere("other") }],
+            &["other"],
+            Err((None, format!("the policy names binding `other`, {not_here}"))),
+        ),
+    ];
+    for (catalogue, named, expected) in cases {
+        let chosen = choose(catalogue, ("bob", None, &[]), &[named], "api.example:443");
+        match (chosen, expected) {
+            (Ok(ids), Ok(id)) => assert_eq!(ids, [id]),
+            (Err(denial), Err(expected)) => {
+                assert_eq!(denial.reason, Reason::CredentialUnavailable);
+                assert_eq!((denial.incident, denial.cause), expected);
+            }
+            (chosen, expected) => panic!("{chosen:?} for {expected:?}"),
+        }
+    }
+}
+
+#[test]
+fn policy_is_shown_no_binding_beyond_a_border() {
+    let theirs = Binding { tenants: Some(vec!["zeta".into()]), ..binding("theirs", None) };
+    let elsewhere = Binding { environment: "production".into(), ..binding("elsewhere", None) };
+    let catalogue = Catalogue::new(vec![theirs, binding("own", None), elsewhere], "test", true);
+    let asker = Asker { key: "key", tenant: "acme", subject: "bob", is_user: true, agent: None, roles: &[] };
+    let shown = catalogue.candidates("demo", &asker, &[call("echo")]).unwrap();
+    assert_eq!(shown.iter().map(|candidate| candidate.id).collect::<Vec<_>>(), ["own"]);
 }

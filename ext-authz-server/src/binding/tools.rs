@@ -43,6 +43,13 @@ impl Tools {
         }
     }
 
+    /// Whether an operation calls one of these tools. A name that is too long for any pattern counts as one of them.
+    #[must_use]
+    pub fn are_called_by(&self, operation: &Operation<'_>) -> bool {
+        let called = |tool: &str| tool.len() > MAX_TOOL_BYTES || self.hold(tool);
+        calls_tool(operation) && operation.target.is_some_and(called)
+    }
+
     /// Whether a tool of this name is among them.
     pub(crate) fn hold(&self, tool: &str) -> bool {
         tool.len() <= MAX_TOOL_BYTES && self.0.iter().any(|pattern| fits(pattern, tool))

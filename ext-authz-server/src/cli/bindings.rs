@@ -70,6 +70,9 @@ struct Card<'a> {
     owner: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     risk: Option<&'static str>,
+    /// Absent where there are no tenants.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tenants: Option<&'a [String]>,
     servers: &'a [String],
     /// Absent where it is for every tool.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -201,6 +204,7 @@ async fn card<'a>(binding: &'a Binding, lifecycle: Option<Lifecycle>, sources: &
         environment: &binding.environment,
         owner: &binding.owner,
         risk: binding.risk.map(Risk::as_str),
+        tenants: binding.tenants.as_deref(),
         servers: &binding.servers,
         tools: binding.tools.as_deref(),
         hosts: &binding.hosts,

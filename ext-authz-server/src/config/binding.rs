@@ -23,6 +23,11 @@ pub struct Binding {
     pub risk: Option<Risk>,
     /// The environment it is for; another environment's bindings are never used.
     pub environment: String,
+    /// The tenants it is for, by their names in `tenants`, or `*` alone for each of them. Required where there are `tenants`;
+    /// another tenant's bindings are never used.
+    #[serde(default, deserialize_with = "listed", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Vec<String>", length(min = 1, max = 4096))]
+    pub tenants: Option<Vec<String>>,
     /// The names of the server entries it serves.
     #[schemars(length(min = 1, max = 256))]
     pub servers: Vec<String>,

@@ -58,6 +58,10 @@ impl Checker<'_> {
         checker.resources();
         checker.perimeter();
         checker.bindings();
+        config.check_tenants(&mut checker);
+        if let Some(throttles) = &config.throttles {
+            throttles.check(&mut checker);
+        }
         checker.placeholders();
         checker.certificates();
         checker.found
@@ -275,6 +279,18 @@ impl Checker<'_> {
         }
     }
 
+    /// A list that names entries of `servers`.
+    pub(crate) fn server_names(&mut self, key: &str, names: &[String]) {
+        self.not_empty(key, names, 256, "name the servers");
+        self.distinct(key, names);
+        for (index, name) in names.iter().enumerate() {
+            if !self.config.servers.contains_key(name) {
+                let message = format!("there is no server `{name}`");
+                self.add(format!("{key}[{index}]"), message, "name an entry of `servers`");
+            }
+        }
+    }
+
     fn servers(&mut self) {
         let servers = &self.config.servers;
         if servers.is_empty() {
@@ -310,6 +326,9 @@ impl Checker<'_> {
         for name in server.leak_guard.rules.keys().filter(|name| keyward_contract::patterns::rule(name).is_none()) {
             let message = format!("there is no rule `{name}`");
             self.add(format!("{key}.leak_guard.rules.{name}"), message, "name one that docs/security.md lists");
+        }
+        if let Some(environment) = &server.environment {
+            self.name(format!("{key}.environment"), environment);
         }
         if let Some(cluster) = &server.cluster {
             self.text(format!("{key}.cluster"), cluster);

@@ -1,5 +1,7 @@
 //! The `database` section: where Keyward keeps what outlives a process, and the keys that seal it.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -27,6 +29,10 @@ pub struct Database {
     /// rotate`.
     #[schemars(length(min = 1, max = 8))]
     pub encryption_keys: Vec<SecretSource>,
+    /// The same for what is kept of single tenants, by the name that their tokens say: no key of `encryption_keys` wraps their
+    /// data keys any more, and each list has to open all of its tenant's. Default: none has keys of its own.
+    #[serde(default)]
+    pub tenant_encryption_keys: BTreeMap<String, Vec<SecretSource>>,
     /// The most connections, 1 to 256, default 8.
     #[serde(default = "default_max_connections")]
     #[schemars(range(min = 1, max = 256))]
@@ -46,22 +52,12 @@ impl Database {
         if let Some(source) = &self.url_secret {
             checker.own_secret("database.url_secret", source);
         }
-        let keys = "database.encryption_keys";
-        checker.not_empty(keys, &self.encryption_keys, 8, "nothing is kept unsealed: name where a key is");
-        checker.distinct(keys, &self.encryption_keys);
-        for (index, source) in self.encryption_keys.iter().enumerate() {
-            let key = format!("{keys}[{index}]");
-            match source.kms_key() {
-                None => checker.own_secret(&key, source),
-                Some(arn) if region_of(arn).is_none() => {
-                    let remedy =
-                        "write `aws-kms://arn:aws:kms:REGION:ACCOUNT:key/ID`; an alias can come to name another key";
-                    checker.add(format!("{key}.ref"), "it is no ARN of a key", remedy);
-                }
-                Some(_) if source.json_key.is_some() || source.trim_newline => {
-                    checker.add(key, "a key of KMS is nothing to take something out of", "write `ref` alone");
-                }
-                Some(_) => {}
+        check_keys("database.encryption_keys", &self.encryption_keys, checker);
+        for (tenant, sources) in &self.tenant_encryption_keys {
+            let key = format!("database.tenant_encryption_keys.{tenant}");
+            check_keys(&key, sources, checker);
+            if checker.config().tenants.as_ref().is_some_and(|tenants| !tenants.contains_key(tenant)) {
+                checker.add(&key, format!("there is no tenant `{tenant}`"), "name an entry of `tenants`");
             }
         }
         checker.range("database.max_connections", self.max_connections, 1..=256);
@@ -71,6 +67,26 @@ impl Database {
     pub(super) fn resolve_paths(&mut self, base: &std::path::Path) {
         if let Some(file) = self.url.strip_prefix("sqlite://") {
             self.url = format!("sqlite://{}", base.join(file).display());
+        }
+    }
+}
+
+fn check_keys(keys: &str, sources: &[SecretSource], checker: &mut Checker<'_>) {
+    checker.not_empty(keys, sources, 8, "nothing is kept unsealed: name where a key is");
+    checker.distinct(keys, sources);
+    for (index, source) in sources.iter().enumerate() {
+        let key = format!("{keys}[{index}]");
+        match source.kms_key() {
+            None => checker.own_secret(&key, source),
+            Some(arn) if region_of(arn).is_none() => {
+                let remedy =
+                    "write `aws-kms://arn:aws:kms:REGION:ACCOUNT:key/ID`; an alias can come to name another key";
+                checker.add(format!("{key}.ref"), "it is no ARN of a key", remedy);
+            }
+            Some(_) if source.json_key.is_some() || source.trim_newline => {
+                checker.add(key, "a key of KMS is nothing to take something out of", "write `ref` alone");
+            }
+            Some(_) => {}
         }
     }
 }

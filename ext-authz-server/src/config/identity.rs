@@ -51,7 +51,7 @@ pub struct Issuer {
     #[serde(default = "default_roles_claim")]
     pub roles_claim: String,
     /// The claim that names the organisation (tenant) of who acts; a token without it is refused. Only where there is one
-    /// issuer. Absent: the issuer's `name`.
+    /// issuer, or where `tenants` says which of them may name whom. Absent: the issuer's `name`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub tenant_claim: Option<String>,

@@ -147,6 +147,9 @@ impl Config {
             resolve(&mut tls.key_file);
             resolve(&mut tls.client_ca_file);
         }
+        for tenant in self.tenants.iter_mut().flat_map(std::collections::BTreeMap::values_mut) {
+            tenant.policy_directory.iter_mut().for_each(resolve);
+        }
         if let Some(database) = &mut self.database {
             database.resolve_paths(base);
         }

@@ -14,6 +14,10 @@ use super::Resource;
 pub struct Server {
     /// What the upstream speaks.
     pub mode: ServerMode,
+    /// The environment it is for. Requests for an entry of another environment are denied. Absent: every one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub environment: Option<String>,
     /// The requests that belong to it. What no destination names is denied. An exact host beats a wildcard, a port beats
     /// any port, then the longest path prefix, then the order here.
     #[schemars(length(min = 1, max = 256))]

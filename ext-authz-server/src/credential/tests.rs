@@ -167,6 +167,7 @@ fn choice(
         owner: String::new(),
         risk: None,
         environment: String::new(),
+        tenants: None,
         servers: Vec::new(),
         tools: None,
         principals: None,

@@ -1,5 +1,7 @@
 //! One suite, run against every kind of database.
 
+mod throttles;
+
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -104,8 +106,10 @@ async fn suite(url: &str) {
     a_history_grows_by_one_step_at_a_time(&database, &sealer).await;
     a_step_that_was_moved_or_copied_cannot_be_opened(&database, &sealer).await;
     a_value_is_as_old_as_it_was_seen(&database, &sealer).await;
+    throttles::of_many_that_count_at_once_as_many_pass_as_may(&database).await;
     a_second_replica_reads_what_the_first_one_sealed(url, &database, &sealer).await;
     assert!(database.tidy().await.unwrap() > 0);
+    throttles::only_counters_that_have_run_down_are_gone(&database).await;
     database.close().await;
 }
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::{Finding, Findings, Outcome, Seen, Wrong};
-use crate::config::{Binding, BindingMode, Config, Lifecycle, Principals, Server};
+use crate::config::{Binding, BindingMode, Config, EVERY_TENANT, Lifecycle, Principals, Server};
 use crate::lifecycle::{Book, Record, Standing, State};
 use crate::perimeter::authority::{Authority, HostPattern};
 use crate::policy::PolicySource;
@@ -67,10 +67,14 @@ pub(super) fn examine(config: &Config, book: Option<&Book>, findings: &mut Findi
 /// What keeps bindings of this environment from serving. `is_active` says whether a binding's lifecycle lets it serve:
 /// of several that fit equally, the one that is active does.
 pub(crate) fn hints(config: &Config, is_active: impl Fn(&Binding) -> bool) -> Vec<Hint<'_>> {
-    let policy = PolicySource::read(&config.policy.directory).ok();
+    let own_policies = config.tenants.iter().flatten().filter_map(|(_, tenant)| tenant.policy_directory.as_ref());
+    let directories = std::iter::once(&config.policy.directory).chain(own_policies);
+    let policies: Vec<Option<PolicySource>> = directories.map(|own| PolicySource::read(own).ok()).collect();
     // What the policy may name is chosen by it, however many fit.
     let names = |policy: &PolicySource, id: &str| policy.holds_text(id) || policy.reads_bindings();
-    let is_named = |binding: &Binding| policy.as_ref().is_none_or(|policy| names(policy, &binding.id));
+    let is_named = |binding: &Binding| {
+        policies.iter().any(|policy| policy.as_ref().is_none_or(|policy| names(policy, &binding.id)))
+    };
     let mut hints = Vec::new();
     let mut before: Vec<&Binding> = Vec::new();
     for (index, binding) in own(config) {
@@ -141,6 +145,13 @@ fn fits_equally(one: &Binding, other: &Binding) -> bool {
         // One with tools and one without are never as close, and two lists may have no tool in common.
         && one.tools.as_deref().map(all) == other.tools.as_deref().map(all)
         && shared_servers(one, other).next().is_some()
+        && share_a_tenant(one, other)
+}
+
+fn share_a_tenant(one: &Binding, other: &Binding) -> bool {
+    let (Some(one), Some(other)) = (&one.tenants, &other.tenants) else { return true };
+    let is_every = |tenants: &[String]| tenants.iter().any(|name| name == EVERY_TENANT);
+    is_every(one) || is_every(other) || one.iter().any(|name| other.contains(name))
 }
 
 fn shared_servers<'a>(one: &'a Binding, other: &'a Binding) -> impl Iterator<Item = &'a str> {
@@ -321,6 +332,27 @@ bindings:
             assert!(said(one, two, "").is_empty(), "{one} {two}");
         }
         assert!(said("", "", "ids contains binding.id if some binding in input.bindings").is_empty());
+    }
+
+    #[test]
+    fn bindings_of_tenants_that_are_not_the_same_are_apart() {
+        let folder = Scratch::new();
+        folder.write("policies/main.rego", "");
+        let tenants = "tenants: { demo: { servers: [fixed] }, other: { servers: [fixed] } }\nbindings:\n";
+        for (one, two, warned) in
+            [("demo", "other", 0), ("demo", "demo", 1), ("demo, other", "other", 1), ("\"*\"", "other", 1)]
+        {
+            let keys = |of: &str| {
+                format!(
+                    "mode: service_account, environment: test, servers: [fixed], hosts: [\"api.internal:443\"], \
+                     tenants: [{of}]"
+                )
+            };
+            let head = CONFIGURATION.replace("bindings:\n", tenants);
+            let text = head + &binding("one", &keys(one)) + &binding("two", &keys(two));
+            let config = parse(&folder.path().join("keyward.yaml"), &text).unwrap();
+            assert_eq!(hints(&config, |_| true).len(), warned, "{one} {two}");
+        }
     }
 
     #[test]

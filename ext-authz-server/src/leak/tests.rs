@@ -261,6 +261,7 @@ fn bound(local_secrets: Vec<SecretSource>, credentials: Vec<Arc<dyn Credential>>
         tools: None,
         hosts: vec![HostPattern::parse("a.example", None).unwrap()],
         credentials,
+        tenants: None,
         passthrough: Vec::new(),
         definition: String::new(),
         local_secrets,

@@ -183,10 +183,10 @@ fn who_has_to_prove_something_is_told_how() {
     let replayed = unproven(Reason::InvalidProof, Some(Signal::Replay));
     let (denial, value) = challenge(replayed, accepted.clone(), "DPoP x");
     assert!(value.starts_with("DPoP error=\"invalid_dpop_proof\""), "{value}");
-    assert_eq!(denial.signal, Some(Signal::Replay));
+    assert_eq!(denial.incident, Some(Incident::Token(Signal::Replay)));
     let (denial, value) = challenge(unproven(Reason::UseDpopNonce, None), accepted, "DPoP x");
     assert!(value.starts_with("DPoP error=\"use_dpop_nonce\""), "{value}");
-    assert!(denial.headers.contains(&(NONCE, "fresh".to_owned())) && denial.signal.is_none());
+    assert!(denial.headers.contains(&(NONCE, "fresh".to_owned())) && denial.incident.is_none());
 }
 
 #[test]
@@ -200,7 +200,7 @@ fn who_lacks_scopes_is_told_all_that_will_do() {
     let needed = ["use".to_owned(), "admin".to_owned()];
     let value = |server: &Server| {
         let denial = lacking(&needed, server, &principal, "c".into());
-        assert_eq!((denial.reason, denial.signal), (Reason::InsufficientScope, Some(Signal::Scope)));
+        assert_eq!((denial.reason, denial.incident), (Reason::InsufficientScope, Some(Incident::Token(Signal::Scope))));
         denial.headers[0].1.clone()
     };
     // What it has and means nothing here is not its to ask for here.

@@ -96,7 +96,7 @@ async fn keys_are_replaced_by_such_as_open_everything() {
     let sealer = Sealer::new(database.clone(), vec![key(1)]).unwrap();
     let sealed = sealer.seal(HERE, b"marked").await.unwrap();
     assert!(matches!(sealer.replace(vec![key(2)]).await, Err(SealError::UnknownWrapping(_))), "too early");
-    assert!(matches!(sealer.replace(Vec::new()).await, Err(SealError::NoKey)));
+    assert!(matches!(sealer.replace(Wrapping::default()).await, Err(SealError::NoKey)));
     assert_eq!(sealer.look().await.unwrap(), (1, 0), "those before are in use");
     sealer.replace(vec![key(2), key(1)]).await.unwrap();
     assert_eq!(sealer.look().await.unwrap(), (1, 1));
@@ -104,6 +104,42 @@ async fn keys_are_replaced_by_such_as_open_everything() {
     sealer.replace(vec![key(2)]).await.unwrap();
     let fresh = Sealer::new(database, vec![key(2)]).unwrap();
     assert_eq!(fresh.open(HERE, &sealed).await.unwrap().as_slice(), b"marked");
+}
+
+#[tokio::test]
+async fn a_tenant_with_a_key_of_its_own_is_wrapped_by_no_other() {
+    let database = database().await;
+    let zeta = Place { scope: Scope::Tenant("zeta"), ..HERE };
+    let own = |all: u8, acme: &[u8]| {
+        let keys: Vec<_> = acme.iter().map(|byte| key(*byte)).collect();
+        Wrapping::from(vec![key(all)]).with_tenant("acme", keys)
+    };
+    let before = Sealer::new(database.clone(), vec![key(1)]).unwrap();
+    let (of_acme, of_zeta) = (before.seal(HERE, b"a").await.unwrap(), before.seal(zeta, b"z").await.unwrap());
+    assert!(matches!(Sealer::of(database.clone(), own(1, &[])), Err(SealError::NoKey)));
+
+    let sealer = Sealer::of(database.clone(), own(1, &[2])).unwrap();
+    assert_eq!(sealer.look().await.unwrap(), (2, 1), "one of them is still under the key for all");
+    assert_eq!(sealer.rewrap().await.unwrap(), 1);
+    assert_eq!(sealer.open(HERE, &of_acme).await.unwrap().as_slice(), b"a");
+
+    // Without its key nothing of this tenant opens, and everything else does.
+    let shared = Sealer::new(database.clone(), vec![key(1)]).unwrap();
+    assert!(matches!(shared.open(HERE, &of_acme).await, Err(SealError::UnknownWrapping(_))));
+    assert_eq!(shared.open(zeta, &of_zeta).await.unwrap().as_slice(), b"z");
+    assert!(matches!(sealer.replace(vec![key(1)]).await, Err(SealError::UnknownWrapping(_))));
+    // The key of one tenant opens nothing of another.
+    let swapped = Wrapping::from(vec![key(1)]).with_tenant("zeta", vec![key(2)]);
+    let swapped = Sealer::of(database.clone(), swapped).unwrap();
+    assert!(matches!(swapped.open(HERE, &of_acme).await, Err(SealError::UnknownWrapping(_))));
+
+    // It is changed, and given up, like any other.
+    sealer.replace(own(1, &[3, 2])).await.unwrap();
+    assert_eq!(sealer.rewrap().await.unwrap(), 1);
+    sealer.replace(own(1, &[1, 3])).await.unwrap();
+    assert_eq!(sealer.rewrap().await.unwrap(), 1);
+    let shared = Sealer::new(database, vec![key(1)]).unwrap();
+    assert_eq!(shared.open(HERE, &of_acme).await.unwrap().as_slice(), b"a");
 }
 
 #[tokio::test]

@@ -126,3 +126,28 @@ async fn a_change_is_noticed_and_a_bad_one_told_once() {
     until(&|| snapshots.current().revision == first).await;
     watching.abort();
 }
+
+#[test]
+fn the_policy_of_a_tenant_is_part_of_the_snapshot_and_watched() {
+    let (dir, file) = fixture();
+    let tenants = "tenants:\n  demo: { servers: [demo], policy_directory: own }\n";
+    dir.write("own/p.rego", "package keyward\n\ndecision := {\"allow\": false, \"rule\": \"one\"}\n");
+    let before = Snapshots::load(&file).unwrap().current().revision.clone();
+    dir.write("keyward.yaml", &format!("{CONFIG}{tenants}"));
+    let snapshots = Snapshots::load(&file).unwrap();
+    let first = snapshots.current();
+    assert_ne!(first.revision, before);
+    let verdict = first.tenant_policies["demo"].decide_value(crate::policy::Value::new_object());
+    assert_eq!((verdict.allow, verdict.rule.as_deref()), (false, Some("one")));
+
+    dir.write("own/p.rego", "package keyward\n\ndecision := {");
+    let refused = snapshots.reload().unwrap_err().to_string();
+    assert!(refused.contains("own/p.rego:3:"), "{refused}");
+    assert!(Arc::ptr_eq(&snapshots.current(), &first));
+    dir.write("own/p.rego", "package keyward\n\ndecision := {\"allow\": true}\n");
+    assert!(matches!(snapshots.reload().unwrap(), Reloaded::Changed { .. }));
+    assert_ne!(snapshots.current().revision, first.revision);
+    std::fs::remove_file(dir.path().join("own/p.rego")).unwrap();
+    let refused = snapshots.reload().unwrap_err().to_string();
+    assert!(refused.contains("`tenants.demo.policy_directory`"), "{refused}");
+}

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use keyward_server::database::LATEST_VERSION;
 use keyward_server::grants::{Grant, GrantKey};
 use keyward_server::secret::SecretBytes;
 use keyward_server::snapshot::Snapshots;
@@ -270,24 +271,25 @@ async fn looking_makes_no_database_and_leaves_another_version_as_it_is() {
     // As an older program left it.
     sqlx::any::install_default_drivers();
     let database = sqlx::AnyPool::connect(&format!("sqlite://{}", file.display())).await.unwrap();
-    let older = "DELETE FROM _sqlx_migrations WHERE version > 1";
-    assert!(sqlx::query(older).execute(&database).await.unwrap().rows_affected() > 0);
+    let older = "DELETE FROM _sqlx_migrations WHERE version = (SELECT MAX(version) FROM _sqlx_migrations)";
+    assert_eq!(sqlx::query(older).execute(&database).await.unwrap().rows_affected(), 1);
+    let newest = "SELECT MAX(version) FROM _sqlx_migrations";
+    let before: i64 = sqlx::query_scalar(newest).fetch_one(&database).await.unwrap();
+    let of_version = format!("its tables are of version {before}");
     let (code, text) = bindings(&fixture, "list");
     assert_eq!(code, 0, "{text}");
-    assert!(text.contains("its tables are of version 1") && text.contains("demo-api-key  unknown"), "{text}");
+    assert!(text.contains(&of_version) && text.contains("demo-api-key  unknown"), "{text}");
     for arguments in ["check-config --secrets", explain, history, "secrets list", "grants list"] {
         let (code, text) = look(arguments);
-        let reads = keyward_server::database::LATEST_VERSION;
         let says =
-            format!("its tables are of version 1, and this `keyward` reads version {reads}; `keyward serve` brings");
+            format!("{of_version}, and this `keyward` reads version {LATEST_VERSION}; `keyward serve` brings older");
         assert!(code == 1 && text.contains(&says), "{arguments}: {text}");
     }
     let (code, text) = look("doctor");
     assert_eq!(code, 0, "{text}");
     assert!(text.contains("skip  binding `demo-api-key`, lifecycle: where it stands is not known"), "{text}");
-    let version: i64 =
-        sqlx::query_scalar("SELECT MAX(version) FROM _sqlx_migrations").fetch_one(&database).await.unwrap();
-    assert_eq!(version, 1, "it was changed by somebody who only looked");
+    let version: i64 = sqlx::query_scalar(newest).fetch_one(&database).await.unwrap();
+    assert_eq!(version, before, "it was changed by somebody who only looked");
 }
 
 #[tokio::test(flavor = "multi_thread")]

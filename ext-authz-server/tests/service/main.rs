@@ -22,5 +22,6 @@ mod scene;
 mod secrecy;
 mod sessions;
 mod stores;
+mod tenants;
 mod tls;
 mod tools;

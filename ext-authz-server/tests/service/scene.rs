@@ -150,6 +150,7 @@ fn binding(id: &str, host: &str, credential: Arc<dyn Credential>) -> Binding {
         owner: "team".into(),
         risk: None,
         environment: "test".into(),
+        tenants: None,
         servers: vec!["demo".into(), "plain".into()],
         tools: None,
         principals: Some(keyward_server::binding::Principals { users: vec!["alice".into()], ..Default::default() }),
@@ -200,6 +201,8 @@ pub(crate) fn plan(doors: Arc<Doors>, revision: &str) -> Plan {
         identity: doors.clone(),
         policy: doors,
         sources: Arc::new(Sources::new(Arc::new(secrets))),
+        throttle: keyward_server::throttle::Throttle::default(),
+        tenancy: keyward_server::tenancy::Tenancy::default(),
     })
 }
 

@@ -28,15 +28,7 @@ impl Checker<'_> {
         self.name(format!("{key}.id"), &binding.id);
         self.text(format!("{key}.owner"), &binding.owner);
         self.name(format!("{key}.environment"), &binding.environment);
-        let servers = format!("{key}.servers");
-        self.not_empty(&servers, &binding.servers, 256, "name the servers that this binding is for");
-        self.distinct(&servers, &binding.servers);
-        for (index, server) in binding.servers.iter().enumerate() {
-            if !self.config.servers.contains_key(server) {
-                let message = format!("there is no server `{server}`");
-                self.add(format!("{servers}[{index}]"), message, "name an entry of `servers`");
-            }
-        }
+        self.server_names(&format!("{key}.servers"), &binding.servers);
         if let Some(tools) = &binding.tools {
             self.tools(key, tools, &binding.servers);
         }

@@ -18,9 +18,9 @@ impl Checker<'_> {
         for (index, issuer) in issuers.iter().enumerate() {
             let key = format!("{section}.issuers[{index}]");
             self.issuer(&key, issuer);
-            if issuers.len() > 1 && issuer.tenant_claim.is_some() {
+            if issuers.len() > 1 && issuer.tenant_claim.is_some() && self.config.tenants.is_none() {
                 let message = "one of several issuers could name the tenants of another";
-                let remedy = "leave it out, so that each issuer is a tenant, or run a server for each issuer";
+                let remedy = "leave it out, so that each issuer is a tenant, or list `tenants` with their `issuers`";
                 self.add(format!("{key}.tenant_claim"), message, remedy);
             }
             if issuers.iter().take(index).any(|earlier| earlier.name == issuer.name) {
