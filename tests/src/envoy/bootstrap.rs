@@ -27,6 +27,8 @@ pub struct Options {
     pub codec: Codec,
     /// Keyward's server.
     pub keyward: Endpoint,
+    /// Further replicas of it: the cluster is then that of `envoy/replicas.yaml`.
+    pub replicas: Vec<SocketAddr>,
     /// The upstream of the sample's route and cluster `demo_upstream`.
     pub upstream: UpstreamCluster,
     /// Who decides. Default: the filter.
@@ -155,6 +157,7 @@ impl Default for Options {
             admin: any_port,
             codec: Codec::default(),
             keyward: Endpoint::Tcp(SocketAddr::from(([127, 0, 0, 1], 9191))),
+            replicas: Vec::new(),
             upstream: UpstreamCluster::tcp("demo_upstream", SocketAddr::from(([127, 0, 0, 1], 9000))),
             authorizer: Authorizer::default(),
             module: None,
@@ -183,10 +186,7 @@ impl Options {
     /// Where the sample cannot be read or has lost a part that is to be changed.
     pub fn bootstrap(&self) -> Result<Value> {
         let sample = if self.egress.is_some() { "envoy/egress.yaml" } else { "envoy/demo.yaml" };
-        let sample = files::workspace().join(sample);
-        let text = fs::read_to_string(&sample).with_context(|| format!("reading `{}`", sample.display()))?;
-        let mut root: Value =
-            serde_saphyr::from_str(&text).with_context(|| format!("reading `{}`", sample.display()))?;
+        let mut root = read(sample)?;
         *part(&mut root, "/admin/address")? = socket_address(self.admin);
         self.change_listener(part(&mut root, "/static_resources/listeners/0")?)?;
         self.change_clusters(part(&mut root, "/static_resources/clusters")?)?;
@@ -275,7 +275,15 @@ impl Options {
     }
 
     fn change_clusters(&self, clusters: &mut Value) -> Result<()> {
-        *part(clusters, "/0/load_assignment/endpoints/0/lb_endpoints/0/endpoint/address")? = self.keyward.render();
+        let first = part(clusters, "/0")?;
+        if self.replicas.is_empty() {
+            *part(first, "/load_assignment/endpoints/0/lb_endpoints/0/endpoint/address")? = self.keyward.render();
+        } else {
+            *first = read("envoy/replicas.yaml")?;
+            let all = [self.keyward.clone()].into_iter().chain(self.replicas.iter().copied().map(Endpoint::Tcp));
+            let endpoints: Vec<_> = all.map(|one| json!({"endpoint": {"address": one.render()}})).collect();
+            *part(first, "/load_assignment/endpoints/0/lb_endpoints")? = json!(endpoints);
+        }
         if let Some(egress) = &self.egress {
             return egress.change_cluster(part(clusters, "/1")?);
         }
@@ -416,6 +424,12 @@ fn native_ext_authz() -> Value {
         "failure_mode_allow": false,
         "with_request_body": {"max_request_bytes": 1_048_576, "allow_partial_message": false, "pack_as_bytes": true},
     }})
+}
+
+fn read(sample: &str) -> Result<Value> {
+    let sample = files::workspace().join(sample);
+    let text = fs::read_to_string(&sample).with_context(|| format!("reading `{}`", sample.display()))?;
+    serde_saphyr::from_str(&text).with_context(|| format!("reading `{}`", sample.display()))
 }
 
 fn seconds(milliseconds: u64) -> String {

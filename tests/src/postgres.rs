@@ -1,0 +1,81 @@
+//! A PostgreSQL server of a test's own, with a relay in front of it that can be cut.
+
+pub mod cluster;
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rustix::process::Signal;
+
+use crate::process::Process;
+use crate::relay::Relay;
+use crate::tools;
+use cluster::Cluster;
+
+/// How long it may take to start or to end.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// A running server. It ends before its files are deleted.
+pub struct Postgres {
+    /// What stands between it and whoever uses [`Postgres::url`].
+    pub relay: Relay,
+    process: Process,
+    cluster: Cluster,
+}
+
+// === impl Postgres ===
+
+impl Postgres {
+    /// Makes an empty database and starts its server; the log goes to `folder`. Returns when it listens.
+    ///
+    /// # Errors
+    /// With the end of its log where it does not.
+    pub async fn start(folder: &Path) -> Result<Postgres> {
+        let cluster = Cluster::new(&tools::postgres()?).context("making a PostgreSQL database")?;
+        let process = run(&cluster, folder).await?;
+        let relay = Relay::start(([127, 0, 0, 1], cluster.port).into()).await?;
+        Ok(Postgres { relay, process, cluster })
+    }
+
+    /// Its address, through the relay.
+    #[must_use]
+    pub fn url(&self) -> String {
+        self.cluster.url(self.relay.address.port())
+    }
+
+    /// Ends it with all its connections, and starts it anew on the same port.
+    ///
+    /// # Errors
+    /// With the end of its log where it does not come back.
+    pub async fn restart(&mut self, folder: &Path) -> Result<()> {
+        self.stop();
+        self.process = run(&self.cluster, folder).await?;
+        Ok(())
+    }
+
+    /// Ends it: SIGTERM alone would wait for its clients.
+    pub fn stop(&mut self) {
+        let _ = self.process.signal(Signal::INT);
+        let _ = self.process.finish(LIMIT);
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+async fn run(cluster: &Cluster, folder: &Path) -> Result<Process> {
+    let mut process = Process::start("postgres", cluster.server(), folder)?;
+    let began = Instant::now();
+    // It listens a little before it takes anybody; Keyward itself finds out the rest.
+    while !process.log().contains("ready to accept connections") {
+        if process.exit_status().is_some() || began.elapsed() > LIMIT {
+            bail!("PostgreSQL does not start:\n{}", process.log());
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(process)
+}
