@@ -13,6 +13,8 @@ use crate::relay::Relay;
 use crate::tools;
 use cluster::Cluster;
 
+/// What it writes when it takes connections.
+const READY: &str = "ready to accept connections";
 /// How long it may take to start or to end.
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -68,10 +70,14 @@ impl Drop for Postgres {
 }
 
 async fn run(cluster: &Cluster, folder: &Path) -> Result<Process> {
-    let mut process = Process::start("postgres", cluster.server(), folder)?;
+    let name = format!("postgres-{}", cluster.port);
+    // The log of an earlier run is gone on with.
+    let earlier =
+        std::fs::read_to_string(folder.join(format!("{name}.err"))).unwrap_or_default().matches(READY).count();
+    let mut process = Process::start(&name, cluster.server(), folder)?;
     let began = Instant::now();
-    // It listens a little before it takes anybody; Keyward itself finds out the rest.
-    while !process.log().contains("ready to accept connections") {
+    // It listens a little before it takes anybody.
+    while process.log().matches(READY).count() <= earlier {
         if process.exit_status().is_some() || began.elapsed() > LIMIT {
             bail!("PostgreSQL does not start:\n{}", process.log());
         }

@@ -404,7 +404,9 @@ impl Stack {
     pub fn stop(&mut self) {
         self.envoy.stop();
         self.server.process.stop(Duration::from_secs(10));
-        self.replicas.iter_mut().for_each(|replica| drop(replica.process.stop(Duration::from_secs(10))));
+        for replica in &mut self.replicas {
+            replica.process.stop(Duration::from_secs(10));
+        }
         self.upstream.process.stop(Duration::from_secs(5));
     }
 }

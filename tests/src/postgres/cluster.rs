@@ -81,7 +81,7 @@ impl Cluster {
 
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new(self.programs.join(program));
-        command.current_dir(&self.folder);
+        command.current_dir(&self.folder).env("LC_ALL", "C");
         if self.is_root {
             command.uid(NOBODY).gid(NOBODY);
         }
