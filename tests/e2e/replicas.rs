@@ -12,6 +12,7 @@ use keyward_tests::stack::Stack;
 use rustix::process::Signal;
 use serde_json::json;
 
+use crate::leak;
 use crate::load::Load;
 use crate::store::{echo, kept_in, run, until};
 
@@ -20,7 +21,7 @@ const DRAIN_SECS: u64 = 3;
 const SOON: Duration = Duration::from_secs(15);
 
 async fn stack(name: &str, postgres: &Postgres, servers: usize) -> Stack {
-    let builder = kept_in(Stack::builder(name), Some(postgres)).servers(servers);
+    let builder = kept_in(Stack::builder(name).policy(leak::POLICY), Some(postgres)).servers(servers);
     let stack = builder.config(|config| config["listen"]["drain_secs"] = json!(DRAIN_SECS)).start().await.unwrap();
     run(&stack, "secrets put team/demo", &stack.secret);
     until(&stack, |text| text.contains("\"result\"")).await;

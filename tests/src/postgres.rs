@@ -46,6 +46,12 @@ impl Postgres {
         self.cluster.url(self.relay.address.port())
     }
 
+    /// Its address, past the relay: for what measures, or has one thread.
+    #[must_use]
+    pub fn url_past_the_relay(&self) -> String {
+        self.cluster.url(self.cluster.port)
+    }
+
     /// Ends it with all its connections, and starts it anew on the same port.
     ///
     /// # Errors

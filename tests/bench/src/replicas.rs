@@ -49,7 +49,7 @@ pub async fn run() -> Result<()> {
             .unbounded()
             .servers(count)
             .variable("ENCRYPTION_KEY", "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=")
-            .variable("DATABASE_URL", &postgres.url())
+            .variable("DATABASE_URL", &postgres.url_past_the_relay())
             .token_secs(3600)
             .config(|config| {
                 let (key, url) = (json!([{"ref": "env://ENCRYPTION_KEY"}]), json!({"ref": "env://DATABASE_URL"}));
