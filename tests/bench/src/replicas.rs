@@ -24,9 +24,9 @@ use crate::measure::median;
 /// How many replicas.
 const COUNTS: [usize; 3] = [1, 2, 4];
 const CONNECTIONS: usize = 32;
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 3;
 /// How many calls one connection makes in a round, each of the cold ones with a token of its own.
-const CALLS: usize = 100;
+const CALLS: usize = 50;
 
 /// What a slice cost.
 struct Slice {
@@ -144,7 +144,7 @@ async fn work(target: SocketAddr, tokens: Rc<Vec<String>>, worker: usize) -> Res
     let mut latencies = Vec::with_capacity(CALLS);
     for call in 0..CALLS {
         let token = tokens.get((worker * CALLS + call) % tokens.len()).context("there is no token")?;
-        let mut request = http::Request::post(&template.path).header("host", "mcp.example");
+        let mut request = http::Request::post(&template.path).header("host", target.to_string());
         for (name, value) in &template.headers {
             request = request.header(name, value.as_slice());
         }
