@@ -185,8 +185,7 @@ impl Options {
     /// # Errors
     /// Where the sample cannot be read or has lost a part that is to be changed.
     pub fn bootstrap(&self) -> Result<Value> {
-        let sample = if self.egress.is_some() { "envoy/egress.yaml" } else { "envoy/demo.yaml" };
-        let mut root = read(sample)?;
+        let mut root = read(if self.egress.is_some() { "envoy/egress.yaml" } else { "envoy/demo.yaml" })?;
         *part(&mut root, "/admin/address")? = socket_address(self.admin);
         self.change_listener(part(&mut root, "/static_resources/listeners/0")?)?;
         self.change_clusters(part(&mut root, "/static_resources/clusters")?)?;
@@ -281,8 +280,8 @@ impl Options {
         } else {
             *first = read("envoy/replicas.yaml")?;
             let all = [self.keyward.clone()].into_iter().chain(self.replicas.iter().copied().map(Endpoint::Tcp));
-            let endpoints: Vec<_> = all.map(|one| json!({"endpoint": {"address": one.render()}})).collect();
-            *part(first, "/load_assignment/endpoints/0/lb_endpoints")? = json!(endpoints);
+            *part(first, "/load_assignment/endpoints/0/lb_endpoints")? =
+                all.map(|one| json!({"endpoint": {"address": one.render()}})).collect();
         }
         if let Some(egress) = &self.egress {
             return egress.change_cluster(part(clusters, "/1")?);
@@ -427,9 +426,9 @@ fn native_ext_authz() -> Value {
 }
 
 fn read(sample: &str) -> Result<Value> {
-    let sample = files::workspace().join(sample);
-    let text = fs::read_to_string(&sample).with_context(|| format!("reading `{}`", sample.display()))?;
-    serde_saphyr::from_str(&text).with_context(|| format!("reading `{}`", sample.display()))
+    let reading = || format!("reading `{sample}`");
+    let text = fs::read_to_string(files::workspace().join(sample)).with_context(reading)?;
+    serde_saphyr::from_str(&text).with_context(reading)
 }
 
 fn seconds(milliseconds: u64) -> String {
