@@ -3,8 +3,10 @@
 //! Values that are worth stealing are sealed before they come here; see [`seal`](crate::seal). All replicas of one
 //! deployment share one database, and their clocks must agree to within a few seconds.
 
+mod address;
 mod ages;
 mod bindings;
+mod connections;
 mod grants;
 mod leases;
 mod secrets;
@@ -31,14 +33,19 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
-use sqlx::{AnyPool, ConnectOptions as _, Executor as _, SqlSafeStr as _};
+use sqlx::{ConnectOptions as _, Executor as _, SqlSafeStr as _};
+use zeroize::Zeroizing;
+
+use connections::{Connections, is_good};
 
 /// The version of the tables that this program needs.
 pub const LATEST_VERSION: i64 = 6;
 /// How often it is tried to bring the tables up to date.
 const MIGRATION_ATTEMPTS: usize = 5;
-/// How long to wait for a connection.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long to wait for a connection, the making of one included.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long one try to bring the tables up to date may take.
+const MIGRATION_TIMEOUT: Duration = Duration::from_secs(10);
 /// How many invalidations are kept for replicas that were away.
 const INVALIDATIONS_KEPT: i64 = 10_000;
 /// Each database file's settings: readers do not wait for a writer, a committed grant survives a loss of power, and what
@@ -46,10 +53,17 @@ const INVALIDATIONS_KEPT: i64 = 10_000;
 const SQLITE_SETTINGS: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 2500; \
                                PRAGMA secure_delete = ON;";
 
+/// Each session's settings: no statement waits longer than the one who asked, what a replica that was cut off holds is free
+/// again soon, and a lost connection is noticed within half a minute. The queries count on `read committed`.
+const POSTGRES_SETTINGS: &str = "SET statement_timeout = 2500; SET idle_in_transaction_session_timeout = 5000; \
+                                 SET default_transaction_isolation = 'read committed'; SET tcp_user_timeout = 10000; \
+                                 SET tcp_keepalives_idle = 15; SET tcp_keepalives_interval = 5; \
+                                 SET tcp_keepalives_count = 3;";
+
 /// A database that is open and has Keyward's tables.
 #[derive(Clone)]
 pub struct Database {
-    pool: AnyPool,
+    connections: Connections,
 }
 
 /// Which database.
@@ -67,6 +81,15 @@ pub enum DatabaseError {
     /// The address is not one.
     #[error("the address is neither `sqlite://FILE` nor `postgres://…`")]
     Url,
+    /// It holds something that is not understood; which is not said, for it may be a part of a password.
+    #[error(
+        "the address has a parameter twice, or one that is not known; write `@`, `/`, `?`, `&` and `#` in a password as \
+         `%40`, `%2F`, `%3F`, `%26` and `%23`"
+    )]
+    Parameter,
+    /// Another machine could pretend to be the database.
+    #[error("to another machine, `sslmode` has to be `verify-full` (the default there) or `verify-ca`")]
+    NotVerified,
     /// The file cannot be made or protected.
     #[error("the file cannot be opened: {0}")]
     File(std::io::Error),
@@ -101,7 +124,7 @@ impl Database {
         let migrator = Migrator::with_migrations(migrations());
         let mut attempt = 1;
         // A file has no lock for this: of several processes that make the tables at once, all but one have to look again.
-        while let Err(error) = migrator.run(&database.pool).await {
+        while let Err(error) = database.migrate(&migrator).await {
             if attempt == MIGRATION_ATTEMPTS || matches!(error, MigrateError::VersionMissing(_)) {
                 let cause = error.to_string();
                 return Err(DatabaseError::Query { doing: "bring the tables up to date", cause });
@@ -128,17 +151,23 @@ impl Database {
                 .map(|()| None);
         }
         let database = Database::connect(url, 1).await?;
-        let is_there = sqlx::query("SELECT COUNT(*) FROM _sqlx_migrations").execute(&database.pool).await;
+        let is_there = sqlx::query("SELECT COUNT(*) FROM _sqlx_migrations").execute(database.pool()).await;
         match is_there {
             Err(sqlx::Error::Database(error)) if is_missing_table(&*error) => return Ok(Some((database, 0))),
             other => other.map_err(|error| failed("look for the version of the tables", &error))?,
         };
         let version = sqlx::query("SELECT COALESCE(MAX(version), 0) FROM _sqlx_migrations")
-            .fetch_one(&database.pool)
+            .fetch_one(database.pool())
             .await
             .and_then(|row| sqlx::Row::try_get(&row, 0))
             .map_err(|error| failed("read the version of the tables", &error))?;
         Ok(Some((database, version)))
+    }
+
+    async fn migrate(&self, migrator: &Migrator) -> Result<(), MigrateError> {
+        let running = migrator.run(self.connections.unbounded());
+        let late = || MigrateError::Execute(sqlx::Error::PoolTimedOut);
+        tokio::time::timeout(MIGRATION_TIMEOUT, running).await.unwrap_or_else(|_| Err(late()))
     }
 
     async fn connect(url: &str, max_connections: u32) -> Result<Database, DatabaseError> {
@@ -146,10 +175,11 @@ impl Database {
         DRIVERS.call_once(sqlx::any::install_default_drivers);
         let kind = Kind::of(url).ok_or(DatabaseError::Url)?;
         let is_memory = url == "sqlite::memory:";
-        let options = AnyConnectOptions::from_str(url).map_err(|_| DatabaseError::Url)?;
+        let is_sqlite = kind == Kind::Sqlite;
+        let url = if is_sqlite { Zeroizing::new(url.to_owned()) } else { address::postgres(url)? };
+        let options = AnyConnectOptions::from_str(&url).map_err(|_| DatabaseError::Url)?;
         // Statements are not logged: their text is known, and their values are nobody's business.
         let options = options.disable_statement_logging();
-        let is_sqlite = kind == Kind::Sqlite;
         let pool = AnyPoolOptions::new()
             .max_connections(if is_memory { 1 } else { max_connections })
             .idle_timeout(if is_memory { None } else { Some(Duration::from_secs(600)) })
@@ -157,16 +187,15 @@ impl Database {
             .acquire_timeout(ACQUIRE_TIMEOUT)
             .after_connect(move |connection, _| {
                 Box::pin(async move {
-                    if is_sqlite {
-                        connection.execute(SQLITE_SETTINGS).await?;
-                    }
-                    Ok(())
+                    let settings = if is_sqlite { SQLITE_SETTINGS } else { POSTGRES_SETTINGS };
+                    connection.execute(settings).await.map(drop)
                 })
             })
+            .after_release(|connection, _| Box::pin(is_good(connection)))
             .connect_with(options)
             .await
             .map_err(|error| failed("connect", &error))?;
-        Ok(Database { pool })
+        Ok(Database { connections: Connections::new(pool) })
     }
 
     /// Whether it answers.
@@ -174,7 +203,7 @@ impl Database {
     /// # Errors
     /// Why not.
     pub async fn probe(&self) -> Result<(), DatabaseError> {
-        sqlx::query("SELECT 1").execute(&self.pool).await.map(drop).map_err(|error| failed("probe", &error))
+        sqlx::query("SELECT 1").execute(self.pool()).await.map(drop).map_err(|error| failed("probe", &error))
     }
 
     /// How many grants of a provider had ended at this time and are not deleted yet.
@@ -185,7 +214,7 @@ impl Database {
         sqlx::query("SELECT COUNT(*) FROM grants WHERE provider = $1 AND expires_ms <= $2")
             .bind(provider)
             .bind(now_ms)
-            .fetch_one(&self.pool)
+            .fetch_one(self.pool())
             .await
             .and_then(|row| sqlx::Row::try_get(&row, 0))
             .map_err(|error| failed("count the grants", &error))
@@ -207,23 +236,24 @@ impl Database {
             "DELETE FROM sessions WHERE expires_ms <= $1",
             "DELETE FROM throttles WHERE arrival_ns <= $1 * 1000000",
         ] {
-            let done = sqlx::query(statement).bind(now).execute(&self.pool).await;
+            let done = sqlx::query(statement).bind(now).execute(self.pool()).await;
             deleted += done.map_err(|error| failed("tidy", &error))?.rows_affected();
         }
         let old =
             "DELETE FROM invalidations WHERE number <= (SELECT value FROM counters WHERE name = 'invalidations') - $1";
-        let done = sqlx::query(old).bind(INVALIDATIONS_KEPT).execute(&self.pool).await;
+        let done = sqlx::query(old).bind(INVALIDATIONS_KEPT).execute(self.pool()).await;
         Ok(deleted + done.map_err(|error| failed("tidy", &error))?.rows_affected())
     }
 
     /// Ends all connections.
     pub async fn close(&self) {
-        self.pool.close().await;
+        // A connection that is cut off would be waited for.
+        let _ = tokio::time::timeout(ACQUIRE_TIMEOUT, self.connections.unbounded().close()).await;
     }
 
     /// The connections.
-    pub(crate) fn pool(&self) -> &AnyPool {
-        &self.pool
+    pub(crate) fn pool(&self) -> &Connections {
+        &self.connections
     }
 }
 

@@ -370,7 +370,13 @@ mod tests {
 
     fn verdict(allow: bool, rule: &str, bindings: &[&str]) -> Verdict {
         let bindings = bindings.iter().map(|id| (*id).to_owned()).collect();
-        Verdict { allow, rule: Some(rule.to_owned()), explanation: Some("because".to_owned()), bindings }
+        Verdict {
+            allow,
+            rule: Some(rule.to_owned()),
+            explanation: Some("because".to_owned()),
+            bindings,
+            required_scopes: Vec::new(),
+        }
     }
 
     #[test]

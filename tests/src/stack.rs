@@ -37,6 +37,8 @@ pub struct Stack {
     pub envoy: Envoy,
     /// Keyward's server.
     pub server: Server,
+    /// Further replicas of the server behind the same Envoy.
+    pub replicas: Vec<Server>,
     /// The upstream.
     pub upstream: Upstream,
     /// Signs tokens that the server knows.
@@ -65,6 +67,7 @@ pub struct Builder {
     token_secs: i64,
     issuer: Option<Arc<Issuer>>,
     unbounded: bool,
+    servers: usize,
 }
 
 // === impl Builder ===
@@ -154,6 +157,13 @@ impl Builder {
         self
     }
 
+    /// How many replicas of the server are started, all at once. Default: 1.
+    #[must_use]
+    pub fn servers(mut self, count: usize) -> Self {
+        self.servers = count;
+        self
+    }
+
     /// What tells this stack's secrets from those of others.
     #[must_use]
     pub fn random(&self) -> &str {
@@ -185,8 +195,9 @@ impl Builder {
 
         self.upstream.secret.clone_from(&self.secret);
         let upstream = Upstream::start(&self.upstream, &folder)?;
-        let server = Server::start(&folder.join("keyward.yaml"), &self.environment, &folder)?;
+        let (server, replicas) = self.start_servers(&folder)?;
         self.envoy.keyward = Endpoint::Tcp(server.grpc);
+        self.envoy.replicas = replicas.iter().map(|replica| replica.grpc).collect();
         self.envoy.upstream.endpoint = Endpoint::Tcp(upstream.address);
         let envoy = Envoy::start(self.envoy, &folder).await?;
 
@@ -195,6 +206,7 @@ impl Builder {
             agents: envoy.agents()?,
             envoy,
             server,
+            replicas,
             upstream,
             issuer,
             token,
@@ -203,6 +215,23 @@ impl Builder {
             environment: self.environment,
             config: self.config,
             _permit: permit,
+        })
+    }
+
+    fn start_servers(&self, folder: &Path) -> Result<(Server, Vec<Server>)> {
+        for number in 1..self.servers {
+            write_replica(folder, number, &self.config, None)?;
+        }
+        std::thread::scope(|scope| {
+            let starting: Vec<_> = (1..self.servers)
+                .map(|number| scope.spawn(move || start_replica(folder, number, &self.environment)))
+                .collect();
+            let server = Server::start(&folder.join("keyward.yaml"), &self.environment, folder)?;
+            let replicas = starting.into_iter().map(|one| match one.join() {
+                Ok(started) => started,
+                Err(panic) => std::panic::resume_unwind(panic),
+            });
+            Ok((server, replicas.collect::<Result<_>>()?))
         })
     }
 
@@ -245,6 +274,7 @@ impl Stack {
             token_secs: 600,
             issuer: None,
             unbounded: false,
+            servers: 1,
         }
     }
 
@@ -343,6 +373,18 @@ impl Stack {
         Ok(())
     }
 
+    /// The same for one of [`Stack::replicas`].
+    ///
+    /// # Errors
+    /// Where there is none of this index, or it does not start.
+    pub fn restart_replica(&mut self, index: usize) -> Result<()> {
+        let replica = self.replicas.get_mut(index).context("there is no such replica")?;
+        replica.process.stop(Duration::from_secs(10));
+        write_replica(&self.folder, index + 1, &self.config, Some((replica.grpc, replica.admin)))?;
+        *replica = start_replica(&self.folder, index + 1, &self.environment)?;
+        Ok(())
+    }
+
     /// Everything that any part wrote: logs, audit records, the access log, and Envoy's and the server's admin pages.
     ///
     /// # Errors
@@ -362,6 +404,9 @@ impl Stack {
     pub fn stop(&mut self) {
         self.envoy.stop();
         self.server.process.stop(Duration::from_secs(10));
+        for replica in &mut self.replicas {
+            replica.process.stop(Duration::from_secs(10));
+        }
         self.upstream.process.stop(Duration::from_secs(5));
     }
 }
@@ -410,6 +455,29 @@ fn credential(slot: &Slot) -> Value {
         Slot::Query(name) => json!({"type": "query", "name": name, "secret": secret}),
         Slot::Basic(user) => json!({"type": "basic", "username": user, "secret": secret}),
     }
+}
+
+/// Writes the configuration of a replica beside that of the first server: only the ports and the audit file are its own.
+fn write_replica(folder: &Path, number: usize, config: &Value, ports: Option<(SocketAddr, SocketAddr)>) -> Result<()> {
+    let mut config = config.clone();
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let (grpc, admin) = ports.unwrap_or((any, any));
+    config["listen"]["grpc"] = json!(grpc.to_string());
+    config["listen"]["admin"] = json!(admin.to_string());
+    let name = replica_name(number);
+    config["audit"]["file"] = json!(format!("{name}/audit.jsonl"));
+    fs::create_dir_all(folder.join(&name)).with_context(|| format!("making the folder `{name}`"))?;
+    let text = serde_saphyr::to_string(&config).context("writing a replica's configuration")?;
+    files::replace(&folder.join(format!("{name}.yaml")), text)
+}
+
+fn start_replica(folder: &Path, number: usize, environment: &[(String, String)]) -> Result<Server> {
+    let name = replica_name(number);
+    Server::start(&folder.join(format!("{name}.yaml")), environment, &folder.join(name))
+}
+
+fn replica_name(number: usize) -> String {
+    format!("replica-{number}")
 }
 
 fn write_config(folder: &Path, config: &Value) -> Result<()> {

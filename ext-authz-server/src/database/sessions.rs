@@ -117,7 +117,7 @@ impl DatabaseSessions {
 
     /// The connections, for tests.
     #[cfg(test)]
-    pub(crate) fn pool(&self) -> &sqlx::AnyPool {
+    pub(crate) fn pool(&self) -> &super::Connections {
         self.database.pool()
     }
 

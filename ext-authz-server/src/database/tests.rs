@@ -2,9 +2,7 @@
 
 mod throttles;
 
-use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -17,61 +15,49 @@ use crate::scratch::Scratch;
 use crate::seal::{LocalKey, SealError, Sealer};
 use crate::secret::SecretBytes;
 
+#[expect(unreachable_pub, reason = "the harness, which has these two files, is a library")]
+#[path = "../../../tests/src/postgres/cluster.rs"]
+mod cluster;
+mod postgres;
+#[expect(unreachable_pub, reason = "as above")]
+#[path = "../../../tests/src/relay.rs"]
+mod relay;
+
+use cluster::Cluster;
+
 const KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
 
 /// A PostgreSQL server of its own, stopped when dropped.
 struct Postgres {
     process: Child,
-    folder: PathBuf,
-    url: String,
+    cluster: Cluster,
 }
 
 impl Postgres {
-    /// `None`, with a word on standard error, where the machine has no PostgreSQL.
-    fn start() -> Option<Postgres> {
-        const NOBODY: u32 = 65534;
-        let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
-        let Some(programs) = versions.map(|entry| entry.path().join("bin")).find(|bin| bin.join("initdb").exists())
-        else {
-            eprintln!("SKIPPED: there is no PostgreSQL here");
-            return None;
-        };
-        let folder = PathBuf::from(format!(
-            "/tmp/keyward-postgres-{}-{:?}",
-            std::process::id(),
-            SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos()
-        ));
-        std::fs::create_dir(&folder).unwrap();
-        let is_root =
-            std::fs::metadata("/proc/self").map(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0).unwrap();
-        if is_root {
-            std::os::unix::fs::chown(&folder, Some(NOBODY), Some(NOBODY)).unwrap();
-        }
-        let command = |program: &str| {
-            let mut command = Command::new(programs.join(program));
-            command.current_dir(&folder).stdout(Stdio::null()).stderr(Stdio::null());
-            if is_root {
-                command.uid(NOBODY).gid(NOBODY);
-            }
-            command
-        };
-        let made = command("initdb").args(["-D", "data", "-A", "trust", "-U", "keyward", "-N"]).status().unwrap();
-        assert!(made.success(), "initdb");
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let process = command("postgres")
-            .args(["-D", "data", "-F", "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="])
-            .args(["-p", &port.to_string()])
-            .spawn()
-            .unwrap();
-        Some(Postgres { process, folder, url: format!("postgres://keyward@127.0.0.1:{port}/postgres") })
+    fn start(settings: &[&str], prepare: impl FnOnce(&Cluster)) -> Postgres {
+        let programs = cluster::programs().expect(
+            "there is no PostgreSQL here: `cargo xtask test` fetches it, or install it (Debian: `apt-get install postgresql`), \
+             or name the folder of `initdb` in KEYWARD_TEST_POSTGRES_BIN",
+        );
+        let cluster = Cluster::new(&programs).unwrap();
+        prepare(&cluster);
+        let mut command = cluster.server();
+        command.args(settings).stdout(Stdio::null()).stderr(Stdio::null());
+        Postgres { process: command.spawn().unwrap(), cluster }
+    }
+
+    fn url(&self) -> String {
+        self.cluster.url(self.cluster.port)
     }
 }
 
 impl Drop for Postgres {
     fn drop(&mut self) {
-        let _ = self.process.kill();
+        let pid = i32::try_from(self.process.id()).ok().and_then(rustix::process::Pid::from_raw);
+        if pid.is_none_or(|pid| rustix::process::kill_process(pid, rustix::process::Signal::INT).is_err()) {
+            let _ = self.process.kill();
+        }
         let _ = self.process.wait();
-        let _ = std::fs::remove_dir_all(&self.folder);
     }
 }
 
@@ -128,8 +114,8 @@ async fn everything_holds_on_sqlite() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn everything_holds_on_postgres() {
-    let Some(postgres) = Postgres::start() else { return };
-    suite(&postgres.url).await;
+    let postgres = Postgres::start(&[], |_| {});
+    suite(&postgres.url()).await;
 }
 
 #[tokio::test]

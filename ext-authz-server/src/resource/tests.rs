@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::config::JwksSource;
+use crate::decision::Incident;
 use crate::identity::{Confirmation, TokenFacts};
 use crate::operation::Operation;
 use crate::plan::Mode;

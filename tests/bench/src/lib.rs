@@ -15,6 +15,7 @@ pub mod load;
 pub mod measure;
 pub mod plot;
 pub mod process;
+pub mod replicas;
 pub mod results;
 pub mod upstream;
 pub mod variants;

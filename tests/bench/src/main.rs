@@ -18,6 +18,8 @@ struct Cli {
 enum Command {
     /// Runs the benchmark.
     Run(Run),
+    /// Measures 1, 2 and 4 replicas on one PostgreSQL, and warm and cold tokens.
+    Replicas,
     /// Serves the bench upstream (started by `run`).
     Upstream,
     /// Serves the always-yes ext_authz server (started by `run`).
@@ -57,6 +59,7 @@ fn main() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match Cli::parse().command {
         Command::Run(run) => runtime.block_on(keyward_bench::run(&run.options()?)),
+        Command::Replicas => runtime.block_on(keyward_bench::replicas::run()),
         Command::Upstream => runtime.block_on(upstream::serve()),
         Command::AlwaysYes => runtime.block_on(always_yes::serve()),
     }

@@ -1,8 +1,11 @@
 //! Two replicas on one database: what a person gave to one serves at the other, and what was revoked serves at neither.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use keyward_tests::browser::Browser;
+use keyward_tests::files;
+use keyward_tests::postgres::Postgres;
 use keyward_tests::server::Server;
 use serde_json::json;
 
@@ -11,7 +14,24 @@ use crate::replica::Replica;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_grant_serves_at_both_and_its_revocation_reaches_both_within_a_second() {
-    let world = World::start("connect-replicas", json!({}), |config| {
+    both("connect-replicas", None).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_does_on_postgres() {
+    let folder = files::run_folder("connect-postgres").unwrap();
+    let postgres = Postgres::start(&folder).await.unwrap();
+    let file = folder.join("url");
+    std::fs::write(&file, postgres.url()).unwrap();
+    both("connect-replicas-postgres", Some(&file)).await;
+}
+
+/// `database` is a file with the address of a PostgreSQL; without one it is SQLite.
+async fn both(name: &str, database: Option<&Path>) {
+    let world = World::start(name, json!({}), |config| {
+        if let Some(file) = database {
+            config["database"]["url_secret"] = json!({"ref": format!("file://{}", file.display())});
+        }
         // Without its own key the upstream refuses every call, and what is refused is minted anew.
         let secret = json!({"ref": "file://secrets/demo"});
         if let Some(credentials) = config["bindings"][0]["credentials"].as_array_mut() {

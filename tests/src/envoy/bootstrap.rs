@@ -29,6 +29,8 @@ pub struct Options {
     pub listener_transport_socket: Value,
     /// Keyward's server.
     pub keyward: Endpoint,
+    /// Further replicas of it: the cluster is then that of `envoy/replicas.yaml`.
+    pub replicas: Vec<SocketAddr>,
     /// The upstream of the sample's route and cluster `demo_upstream`.
     pub upstream: UpstreamCluster,
     /// Who decides. Default: the filter.
@@ -158,6 +160,7 @@ impl Default for Options {
             codec: Codec::default(),
             listener_transport_socket: Value::Null,
             keyward: Endpoint::Tcp(SocketAddr::from(([127, 0, 0, 1], 9191))),
+            replicas: Vec::new(),
             upstream: UpstreamCluster::tcp("demo_upstream", SocketAddr::from(([127, 0, 0, 1], 9000))),
             authorizer: Authorizer::default(),
             module: None,
@@ -185,11 +188,7 @@ impl Options {
     /// # Errors
     /// Where the sample cannot be read or has lost a part that is to be changed.
     pub fn bootstrap(&self) -> Result<Value> {
-        let sample = if self.egress.is_some() { "envoy/egress.yaml" } else { "envoy/demo.yaml" };
-        let sample = files::workspace().join(sample);
-        let text = fs::read_to_string(&sample).with_context(|| format!("reading `{}`", sample.display()))?;
-        let mut root: Value =
-            serde_saphyr::from_str(&text).with_context(|| format!("reading `{}`", sample.display()))?;
+        let mut root = read(if self.egress.is_some() { "envoy/egress.yaml" } else { "envoy/demo.yaml" })?;
         *part(&mut root, "/admin/address")? = socket_address(self.admin);
         self.change_listener(part(&mut root, "/static_resources/listeners/0")?)?;
         self.change_clusters(part(&mut root, "/static_resources/clusters")?)?;
@@ -282,7 +281,15 @@ impl Options {
     }
 
     fn change_clusters(&self, clusters: &mut Value) -> Result<()> {
-        *part(clusters, "/0/load_assignment/endpoints/0/lb_endpoints/0/endpoint/address")? = self.keyward.render();
+        let first = part(clusters, "/0")?;
+        if self.replicas.is_empty() {
+            *part(first, "/load_assignment/endpoints/0/lb_endpoints/0/endpoint/address")? = self.keyward.render();
+        } else {
+            *first = read("envoy/replicas.yaml")?;
+            let all = [self.keyward.clone()].into_iter().chain(self.replicas.iter().copied().map(Endpoint::Tcp));
+            *part(first, "/load_assignment/endpoints/0/lb_endpoints")? =
+                all.map(|one| json!({"endpoint": {"address": one.render()}})).collect();
+        }
         if let Some(egress) = &self.egress {
             return egress.change_cluster(part(clusters, "/1")?);
         }
@@ -423,6 +430,12 @@ fn native_ext_authz() -> Value {
         "failure_mode_allow": false,
         "with_request_body": {"max_request_bytes": 1_048_576, "allow_partial_message": false, "pack_as_bytes": true},
     }})
+}
+
+fn read(sample: &str) -> Result<Value> {
+    let reading = || format!("reading `{sample}`");
+    let text = fs::read_to_string(files::workspace().join(sample)).with_context(reading)?;
+    serde_saphyr::from_str(&text).with_context(reading)
 }
 
 fn seconds(milliseconds: u64) -> String {
