@@ -16,4 +16,5 @@ pub mod patterns;
 pub mod query;
 pub mod reason;
 pub mod report;
+pub mod revocation;
 pub mod scrub;

@@ -20,6 +20,7 @@ use crate::plan::{
     Decide, Identify, Mode, NotIdentified, Parts, Pending, Plan, Presented, Principal, Question, Server, Verdict,
 };
 use crate::policy;
+use crate::revocation;
 use crate::snapshot::Snapshot;
 
 /// How long a verified token is not verified again.
@@ -72,6 +73,8 @@ pub fn assemble_with(
 ) -> Result<Plan, AssemblyError> {
     let config = &snapshot.config;
     let gate = config.lifecycle.map(|rule| Gate::new(rule, &config.environment, book));
+    let revoked = snapshot.sources.secrets.state().get().map(|state| state.revoked.clone());
+    let revocation = config.revocation.map(|rule| revocation::Gate::new(rule.max_stale(), revoked));
     let servers = config.servers.iter().map(|(name, server)| Server {
         name: name.clone(),
         mode: mode(server.mode),
@@ -93,6 +96,7 @@ pub fn assemble_with(
         digester,
         identity: doors.clone(),
         policy: doors,
+        revocation,
         sources: snapshot.sources.clone(),
     }))
 }

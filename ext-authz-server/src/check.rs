@@ -11,6 +11,7 @@ use std::time::Duration;
 use envoy_types::pb::envoy::service::auth::v3::authorization_server::Authorization;
 use envoy_types::pb::envoy::service::auth::v3::{CheckRequest, CheckResponse};
 use keyward_contract::reason::Reason;
+use keyward_contract::revocation::Tag;
 use tonic::{Response, Status};
 
 use crate::answer::{self, Refused, Shape};
@@ -24,6 +25,7 @@ use crate::perimeter::authority::Authority;
 use crate::perimeter::{Facts, Passage};
 use crate::plan::{NotIdentified, Plan, Presented, Principal, Server};
 use crate::request::Request;
+use crate::revocation;
 use crate::trail::Trail;
 use crate::verdict::{self, Verdicts};
 
@@ -55,6 +57,11 @@ pub async fn decide(plan: &Plan, request: &Request<'_>, trail: &mut Trail) -> Re
     let content = trail.note(Stage::Request, read)?;
     let admitted = admit(plan, request, trail);
     let (server, passage) = trail.note(Stage::Perimeter, admitted)?;
+    if plan.revocation().is_some() {
+        trail.subjects = revocation::of_call(plan.environment(), &principal, &server.name, request.access_token());
+    }
+    let granted = standing(plan, request, &trail.subjects);
+    trail.note(Stage::Revocation, granted)?;
     // Throttling comes here.
     let verdicts = ask(plan, request, &content, server, &passage, &principal);
     trail.verdicts = verdicts;
@@ -62,8 +69,15 @@ pub async fn decide(plan: &Plan, request: &Request<'_>, trail: &mut Trail) -> Re
     trail.note(Stage::Policy, allowed)?;
     // Approval comes here.
     let choice = choose(plan, request, &content, server, &principal, trail);
-    trail.choice = Some(trail.note(Stage::Binding, choice)?);
+    let choice = trail.note(Stage::Binding, choice)?;
+    if plan.revocation().is_some() {
+        let bindings = choice.bindings.iter().map(|binding| revocation::of_binding(plan.environment(), &binding.id));
+        trail.subjects.extend(bindings);
+    }
+    trail.choice = Some(choice);
     let injection = inject(plan, request, &content, server, trail).await;
+    // What was revoked meanwhile counts, too, and so do the bindings.
+    let injection = injection.and_then(|injection| standing(plan, request, &trail.subjects).map(|()| injection));
     trail.patterns = injection.as_ref().map(|injection| injection.patterns().to_vec()).unwrap_or_default();
     trail.note(Stage::Credential, injection)
 }
@@ -125,6 +139,23 @@ fn admit<'a>(plan: &'a Plan, request: &Request<'_>, trail: &mut Trail) -> Result
     }
     trail.destination = Some(passage.destination.clone());
     Ok((server, passage))
+}
+
+/// Denies while something of this is revoked, and while that is not known.
+fn standing(plan: &Plan, request: &Request<'_>, subjects: &[Tag]) -> Result<(), Denial> {
+    let Some(gate) = plan.revocation() else { return Ok(()) };
+    match gate.revoked(subjects) {
+        Ok(None) => Ok(()),
+        Ok(Some(number)) => {
+            // MCP 2025-11-25, Transports, Session Management: a session that has ended answers 404, and the client begins anew.
+            let reason = match request.headers.find("mcp-session-id") {
+                Some(_) => Reason::SessionNotFound,
+                None => Reason::AccessRevoked,
+            };
+            Err(Denial::new(Stage::Revocation, reason, format!("revocation {number}")))
+        }
+        Err(error) => Err(Denial::new(Stage::Revocation, Reason::DecisionUnavailable, error)),
+    }
 }
 
 fn ask(
@@ -246,7 +277,7 @@ impl Engine {
                 let server = trail.server.as_deref().and_then(|name| plan.server(name));
                 let authority = server.and_then(|server| server.upstream_authority.as_deref());
                 let guard = server.and_then(|server| server.leaks.responses.as_deref());
-                answer::allowed(&injection, authority, guard, request.from_filter)
+                answer::allowed(&injection, authority, guard, &trail.subjects, request.from_filter)
             }
             Err(denial) => answer::denied(&Refused {
                 reason: denial.reason,

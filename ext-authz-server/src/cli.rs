@@ -8,6 +8,7 @@ mod doctor;
 mod explain;
 mod kept;
 mod lifecycle;
+mod revoke;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -68,6 +69,8 @@ enum Command {
     Secrets(kept::Secrets),
     /// List and revoke what people have connected.
     Grants(kept::Grants),
+    /// Revoke access: of a tenant, a person, an agent, a workload, a binding, a token or a key; list and lift revocations.
+    Revoke(Box<revoke::Revoke>),
     /// Rotate the keys that seal everything.
     Keys(kept::Keys),
 }
@@ -155,6 +158,7 @@ pub fn run() -> ExitCode {
         Command::Aws(command) => aws::run(&command),
         Command::Secrets(command) => kept::secrets(&command),
         Command::Grants(command) => kept::grants(&command),
+        Command::Revoke(command) => revoke::run(&command),
         Command::Keys(command) => kept::keys(&command),
     };
     result.unwrap_or_else(|error| {
@@ -308,6 +312,9 @@ async fn book(state: Option<&State>) -> Arc<Book> {
         return book;
     };
     read_book(Some(state)).await;
+    if let Err(error) = state.revoked.read(&state.revocations).await {
+        eprintln!("revocations: {error}");
+    }
     state.book.clone()
 }
 

@@ -21,6 +21,7 @@ mod position;
 mod problem;
 mod provider;
 mod reference;
+mod revocation;
 mod server;
 mod shape;
 pub(crate) mod store;
@@ -47,6 +48,7 @@ pub use outbound::OutboundConfig;
 pub use problem::{ConfigError, Problem};
 pub use provider::{ApiKeyProvider, ClientAuthenticationMethod, OauthProvider, Provider};
 pub use reference::reference;
+pub use revocation::Revocation;
 pub use server::{
     Destination, LeakAction, LeakGuard, MethodClass, PerimeterClass, PerimeterConfig, Server, ServerMode,
 };
@@ -95,6 +97,10 @@ pub struct Config {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Lifecycle")]
     pub lifecycle: Option<Lifecycle>,
+    /// How the end of somebody's access is heard of. Default: nothing can be revoked but bindings and grants.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Revocation")]
+    pub revocation: Option<Revocation>,
     /// The pages on which people connect accounts. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Connect")]

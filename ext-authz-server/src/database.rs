@@ -7,6 +7,7 @@ mod ages;
 mod bindings;
 mod grants;
 mod leases;
+mod revocations;
 mod secrets;
 mod shared;
 mod states;
@@ -16,6 +17,7 @@ mod tests;
 pub use ages::DatabaseAges;
 pub use bindings::{DatabaseBindings, HistoryError, Newest};
 pub use grants::DatabaseGrants;
+pub use revocations::{DatabaseRevocations, LogError, Seen};
 pub use secrets::{DatabaseSecrets, SecretCard};
 pub use shared::{DatabaseShared, SharedError, Topic};
 pub use states::{States, StatesError};
@@ -30,7 +32,7 @@ use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::{AnyPool, ConnectOptions as _, Executor as _, SqlSafeStr as _};
 
 /// The version of the tables that this program needs.
-pub const LATEST_VERSION: i64 = 2;
+pub const LATEST_VERSION: i64 = 3;
 /// How often it is tried to bring the tables up to date.
 const MIGRATION_ATTEMPTS: usize = 5;
 /// How long to wait for a connection.
@@ -229,6 +231,7 @@ fn migrations() -> Vec<Migration> {
     vec![
         migration(1, "state", include_str!("database/schema_1.sql")),
         migration(2, "bindings, ages, owners of states", include_str!("database/schema_2.sql")),
+        migration(3, "revocations", include_str!("database/schema_3.sql")),
     ]
 }
 

@@ -38,6 +38,7 @@ pub mod plan;
 pub mod policy;
 pub mod report;
 pub mod request;
+pub mod revocation;
 pub mod roles;
 pub mod run;
 #[cfg(test)]

@@ -7,17 +7,22 @@ use zeroize::Zeroizing;
 
 use crate::config;
 use crate::database::{
-    Database, DatabaseAges, DatabaseBindings, DatabaseError, DatabaseGrants, DatabaseSecrets, DatabaseShared,
-    LATEST_VERSION, SharedError, States, Topic, failed,
+    Database, DatabaseAges, DatabaseBindings, DatabaseError, DatabaseGrants, DatabaseRevocations, DatabaseSecrets,
+    DatabaseShared, LATEST_VERSION, SharedError, States, Topic, failed,
 };
 use crate::freshness::Freshness;
 use crate::grants::Grants;
 use crate::lifecycle::{Book, Entry};
+use crate::revocation;
 use crate::seal::{KmsKey, LocalKey, SealError, Sealer, WrapKey};
 use crate::secret::Secrets;
 
 /// How often the other replicas' invalidations are looked at; half of the second in which they have to arrive.
 const POLL: Duration = Duration::from_millis(400);
+/// How often it is looked what is revoked: within a second every replica knows, and every filter.
+const REVOCATIONS_POLL: Duration = Duration::from_millis(200);
+/// How long such a look may take.
+const REVOCATIONS_TIMEOUT: Duration = Duration::from_millis(800);
 /// How often what has ended is deleted.
 const TIDY: Duration = Duration::from_secs(60);
 
@@ -41,6 +46,10 @@ pub struct State {
     pub bindings: DatabaseBindings,
     /// Where bindings stand, as this process knows it.
     pub book: Arc<Book>,
+    /// The log of revocations.
+    pub revocations: DatabaseRevocations,
+    /// What is revoked, as this process knows it.
+    pub revoked: Arc<revocation::Book>,
 }
 
 /// Where the state will be once it is open: stores are made before that.
@@ -130,6 +139,8 @@ impl State {
             ages: DatabaseAges::new(database.clone(), sealer.clone()),
             bindings: DatabaseBindings::new(database.clone(), sealer.clone()),
             book: Arc::default(),
+            revocations: DatabaseRevocations::new(database.clone(), sealer.clone()),
+            revoked: Arc::default(),
             database,
             sealer,
         }))
@@ -213,6 +224,33 @@ impl State {
                 }
             }
             tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// Follows the log of revocations without end.
+    pub async fn follow_revocations(self: Arc<Self>, notice: impl Fn(Vec<revocation::Entry>) + Send) {
+        let mut said = String::new();
+        loop {
+            let read = tokio::time::timeout(REVOCATIONS_TIMEOUT, self.revoked.read(&self.revocations)).await;
+            let problem = match read {
+                Ok(Ok(news)) => {
+                    if !news.is_empty() {
+                        notice(news);
+                    }
+                    String::new()
+                }
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "the database does not answer in time".to_owned(),
+            };
+            if problem != said {
+                match problem.as_str() {
+                    "" => tracing::info!("what is revoked can be read again"),
+                    cause => tracing::warn!(cause, "what is revoked cannot be read"),
+                }
+                said = problem;
+            }
+            self.revoked.expire();
+            tokio::time::sleep(REVOCATIONS_POLL).await;
         }
     }
 

@@ -6,6 +6,7 @@ use keyward_contract::check::{
 };
 use keyward_contract::patterns::Guard;
 use keyward_contract::query;
+use keyward_contract::revocation::{SUBJECTS_HEADER, SUBJECTS_MAX, Tag, tags};
 use keyward_contract::scrub::Scrubber;
 use proxy_wasm::types::{BufferType, MapType};
 use zeroize::{Zeroize, Zeroizing};
@@ -24,6 +25,8 @@ pub(crate) struct Applied {
     pub(crate) guard: Option<Guard>,
     /// Envoy chooses the route again for a changed request, perhaps another one: `:authority` or `:path` is not what it was.
     pub(crate) may_reroute: bool,
+    /// What can be revoked that the request rests on.
+    pub(crate) subjects: Vec<Tag>,
 }
 
 /// Why a decision could not be applied. The request must not go on then.
@@ -35,6 +38,11 @@ pub(crate) enum ApplyError {
     /// The server names a rule that this filter does not know.
     #[error("it names a rule for answers that this filter does not know: server and filter are of different versions")]
     Guard,
+    /// What the request rests on cannot be read.
+    #[error(
+        "what can be revoked that the request rests on cannot be read: server and filter are of different versions"
+    )]
+    Subjects,
 }
 
 /// Changes the request as the server said.
@@ -48,6 +56,7 @@ pub(crate) fn allow(request: &HeaderList, decision: OkHttpResponse) -> Result<Ap
     let mut scrub: Vec<Zeroizing<Vec<u8>>> = Vec::new();
     let mut body: Option<Zeroizing<Vec<u8>>> = None;
     let mut guard: Option<Guard> = None;
+    let mut subjects: Vec<Tag> = Vec::new();
     for header in headers.into_iter().filter_map(|option| option.header) {
         let value = if header.value.is_empty() { header.raw_value } else { header.value.into_bytes() };
         if header.key == SCRUB_HEADER {
@@ -57,6 +66,11 @@ pub(crate) fn allow(request: &HeaderList, decision: OkHttpResponse) -> Result<Ap
         } else if header.key == GUARD_HEADER {
             let text = std::str::from_utf8(&value).map_err(|_| ApplyError::Guard)?;
             guard = Some(Guard::parse(text).ok_or(ApplyError::Guard)?);
+        } else if header.key == SUBJECTS_HEADER {
+            subjects = tags(&value).ok_or(ApplyError::Subjects)?.take(SUBJECTS_MAX + 1).collect();
+            if subjects.len() > SUBJECTS_MAX {
+                return Err(ApplyError::Subjects);
+            }
         } else {
             set.push((header.key.to_ascii_lowercase(), Zeroizing::new(value)));
         }
@@ -97,7 +111,7 @@ pub(crate) fn allow(request: &HeaderList, decision: OkHttpResponse) -> Result<Ap
         host::replace_buffer(BufferType::HttpRequestBody, &body)?;
     }
     may_reroute |= edit_query(request, query_parameters_to_set, &query_parameters_to_remove)?;
-    Ok(Applied { scrubber: reads_answer.then(|| Scrubber::new(&scrub)), guard, may_reroute })
+    Ok(Applied { scrubber: reads_answer.then(|| Scrubber::new(&scrub)), guard, may_reroute, subjects })
 }
 
 /// Sets and removes query parameters; whether the path is another now.

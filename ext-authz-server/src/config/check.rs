@@ -215,6 +215,9 @@ impl Checker<'_> {
         if let Some(lifecycle) = config.lifecycle {
             lifecycle.check(self);
         }
+        if let Some(revocation) = config.revocation {
+            revocation.check(self);
+        }
         if let Some(connect) = &config.connect {
             connect.check(self);
         }
