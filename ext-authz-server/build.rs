@@ -7,7 +7,7 @@ use prost::Message;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let protos = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?).join("../contract/proto");
-    let files = ["report", "decisions"].map(|name| protos.join(format!("keyward/v1/{name}.proto")));
+    let files = ["report", "decisions", "revocations"].map(|name| protos.join(format!("keyward/v1/{name}.proto")));
     for file in &files {
         println!("cargo:rerun-if-changed={}", file.display());
     }
@@ -19,6 +19,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         .extern_path(".keyward.v1.ReportResponse", "::keyward_contract::report::ReportResponse")
         .extern_path(".keyward.v1.Question", "::keyward_contract::decisions::Question")
         .extern_path(".keyward.v1.Answer", "::keyward_contract::decisions::Answer")
+        .extern_path(".keyward.v1.WatchRequest", "::keyward_contract::revocation::WatchRequest")
+        .extern_path(".keyward.v1.Update", "::keyward_contract::revocation::Update")
         .compile_fds(descriptors)?;
     Ok(())
 }

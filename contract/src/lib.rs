@@ -17,5 +17,6 @@ pub mod patterns;
 pub mod query;
 pub mod reason;
 pub mod report;
+pub mod revocation;
 pub mod scrub;
 pub mod session;

@@ -19,6 +19,8 @@ pub mod event {
     pub const CREDENTIAL_REFUSED: &str = "credential_refused";
     /// The upstream's answer held what looks like a credential; `rules` says of which kinds.
     pub const PATTERN_FOUND: &str = "pattern_found";
+    /// What the request rests on was revoked: the filter ended it, or its answer while it streamed.
+    pub const STREAM_ENDED: &str = "stream_ended";
     /// The filter refused a request before or instead of a decision.
     pub const REQUEST_REFUSED: &str = "request_refused";
 }

@@ -12,6 +12,7 @@ use keyward_contract::check::{BODY_HEADER, GUARD_HEADER, SCRUB_HEADER, SESSION_H
 use keyward_contract::mcp::elicitation::{asking_body, asking_plain_body};
 use keyward_contract::mcp::{ErrorFacts, IdText, Refusal, batch_body, error_body, plain_body};
 use keyward_contract::reason::Reason;
+use keyward_contract::revocation::{SUBJECTS_HEADER, Tag};
 use keyward_contract::session::SESSION_ID_HEADER;
 
 use crate::connect::Invited;
@@ -58,7 +59,7 @@ pub struct Refused<'a> {
 
 /// The answer that lets the request go.
 ///
-/// `guard` says what the filter looks for in the answer. `from_filter` is false for callers that are not Keyward's filter:
+/// `guard` says what the filter looks for in the answer, `subjects` at whose revocation it ends it. `from_filter` is false for callers that are not Keyward's filter:
 /// Envoy would forward the values to scrub as headers.
 #[must_use]
 pub fn allowed(
@@ -66,6 +67,7 @@ pub fn allowed(
     session: &Passage,
     upstream_authority: Option<&str>,
     guard: Option<&str>,
+    subjects: &[Tag],
     from_filter: bool,
 ) -> CheckResponse {
     let mut headers = Vec::with_capacity(injection.slots().len() + 8);
@@ -96,6 +98,9 @@ pub fn allowed(
         headers.extend(guard.map(|guard| overwrite(GUARD_HEADER, guard)));
         let directive = session.directive().map(|directive| directive.to_text());
         headers.extend(directive.map(|text| raw(SESSION_HEADER, text.as_bytes())));
+        if !subjects.is_empty() {
+            headers.push(raw(SUBJECTS_HEADER, subjects.as_flattened()));
+        }
         headers.extend(injection.scrub().map(|value| raw(SCRUB_HEADER, value)));
     }
     let (mut headers_to_remove, query_parameters_to_remove) = injection.removals();

@@ -22,6 +22,7 @@ use crate::plan::{
 };
 use crate::policy;
 use crate::resource::{AddressError, Resource};
+use crate::revocation;
 use crate::snapshot::Snapshot;
 use crate::tenancy::Tenancy;
 use crate::throttle::Throttle;
@@ -84,6 +85,8 @@ pub fn assemble_with(
 ) -> Result<Plan, AssemblyError> {
     let config = &snapshot.config;
     let gate = config.lifecycle.map(|rule| Gate::new(rule, &config.environment, book));
+    let revoked = snapshot.sources.secrets.state().get().map(|state| state.revoked.clone());
+    let revocation = config.revocation.map(|rule| revocation::Gate::new(rule.max_stale(), revoked));
     let servers = config.servers.iter().map(|(name, server)| {
         Ok(Server {
             name: name.clone(),
@@ -108,6 +111,7 @@ pub fn assemble_with(
         digester,
         identity: doors.clone(),
         policy: doors,
+        revocation,
         sources: snapshot.sources.clone(),
         throttle: config.throttles.as_ref().map(|rules| Throttle::new(rules, &config.environment)).unwrap_or_default(),
         tenancy: Tenancy::new(config),

@@ -26,11 +26,9 @@ use crate::perimeter::authority::Authority;
 use crate::perimeter::{Facts, Passage};
 use crate::plan::{Plan, Presented, Principal, Server};
 use crate::request::Request;
-use crate::resource;
-use crate::session;
-use crate::throttle;
 use crate::trail::Trail;
 use crate::verdict::{self, Verdicts};
+use crate::{resource, revocation, session, throttle};
 
 pub use crate::engine::Engine;
 
@@ -63,6 +61,9 @@ pub async fn decide(plan: &Plan, request: &Request<'_>, trail: &mut Trail) -> Re
     let content = trail.note(Stage::Request, read)?;
     let admitted = admit(plan, request, &principal, trail);
     let (server, passage) = trail.note(Stage::Perimeter, admitted)?;
+    trail.subjects = revocation::of(plan, request, server, &principal);
+    let granted = revocation::standing(plan, request, &trail.subjects);
+    trail.note(Stage::Revocation, granted)?;
     let session = session::admit(plan, request, &content, server, &principal).await;
     trail.session = trail.note(Stage::Session, session)?;
     if !plan.throttle().is_off() || plan.tenancy().has_tenants() {
@@ -76,8 +77,13 @@ pub async fn decide(plan: &Plan, request: &Request<'_>, trail: &mut Trail) -> Re
     // Approval comes here.
     let choice = choose(plan, request, &content, server, &principal, trail)
         .and_then(|choice| resource::keep_from_bootstrap(&principal, &choice).map(|()| choice));
-    trail.choice = Some(trail.note(Stage::Binding, choice)?);
+    let choice = trail.note(Stage::Binding, choice)?;
+    trail.subjects.extend(revocation::of_choice(plan, &choice));
+    trail.choice = Some(choice);
     let injection = inject(plan, request, &content, server, trail).await;
+    // What was revoked meanwhile counts, too, and so do the bindings.
+    let injection =
+        injection.and_then(|injection| revocation::standing(plan, request, &trail.subjects).map(|()| injection));
     trail.patterns = injection.as_ref().map(|injection| injection.patterns().to_vec()).unwrap_or_default();
     trail.note(Stage::Credential, injection)
 }
@@ -317,7 +323,8 @@ impl Engine {
                 let server = trail.server.as_deref().and_then(|name| plan.server(name));
                 let authority = server.and_then(|server| server.upstream_authority.as_deref());
                 let guard = server.and_then(|server| server.leaks.responses.as_deref());
-                answer::allowed(&injection, &trail.session, authority, guard, request.from_filter)
+                let (session, subjects) = (&trail.session, trail.subjects.as_slice());
+                answer::allowed(&injection, session, authority, guard, subjects, request.from_filter)
             }
             Err(denial) => answer::denied(&Refused {
                 reason: denial.reason,

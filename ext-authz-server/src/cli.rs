@@ -8,6 +8,7 @@ mod doctor;
 mod explain;
 mod kept;
 mod lifecycle;
+mod revoke;
 mod sessions;
 
 use std::path::PathBuf;
@@ -71,6 +72,8 @@ enum Command {
     Grants(kept::Grants),
     /// List the MCP sessions that servers with a database know, and end them.
     Sessions(sessions::Sessions),
+    /// Revoke access: of a tenant, a person, an agent, a workload, a binding, a token or a key; list and lift revocations.
+    Revoke(Box<revoke::Revoke>),
     /// Rotate the keys that seal everything.
     Keys(kept::Keys),
 }
@@ -159,6 +162,7 @@ pub fn run() -> ExitCode {
         Command::Secrets(command) => kept::secrets(&command),
         Command::Grants(command) => kept::grants(&command),
         Command::Sessions(command) => sessions::run(&command),
+        Command::Revoke(command) => revoke::run(&command),
         Command::Keys(command) => kept::keys(&command),
     };
     result.unwrap_or_else(|error| {
@@ -323,6 +327,9 @@ async fn book(state: Option<&State>) -> Arc<Book> {
         return book;
     };
     read_book(Some(state)).await;
+    if let Err(error) = state.revoked.read(&state.revocations).await {
+        eprintln!("revocations: {error}");
+    }
     state.book.clone()
 }
 

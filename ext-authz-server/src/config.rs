@@ -22,6 +22,7 @@ mod problem;
 mod provider;
 mod reference;
 mod resource;
+mod revocation;
 mod server;
 mod sessions;
 mod shape;
@@ -52,6 +53,7 @@ pub use problem::{ConfigError, Problem};
 pub use provider::{ApiKeyProvider, ClientAuthenticationMethod, OauthProvider, Provider};
 pub use reference::reference;
 pub use resource::{Dpop, Replay, Resource, Scopes};
+pub use revocation::Revocation;
 pub use server::{
     Destination, LeakAction, LeakGuard, MethodClass, PerimeterClass, PerimeterConfig, Server, ServerMode,
 };
@@ -106,6 +108,10 @@ pub struct Config {
     /// The sessions of MCP servers. Default: their ids are sealed for their callers, for 8 hours at most.
     #[serde(default)]
     pub sessions: Sessions,
+    /// How the end of somebody's access is heard of. Default: nothing can be revoked but bindings and grants.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Revocation")]
+    pub revocation: Option<Revocation>,
     /// The pages on which people connect accounts. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Connect")]

@@ -9,6 +9,7 @@ mod bindings;
 mod connections;
 mod grants;
 mod leases;
+mod revocations;
 mod secrets;
 mod sessions;
 mod shared;
@@ -20,6 +21,7 @@ mod throttles;
 pub use ages::DatabaseAges;
 pub use bindings::{DatabaseBindings, HistoryError, Newest};
 pub use grants::DatabaseGrants;
+pub use revocations::{DatabaseRevocations, LogError, Seen};
 pub use secrets::{DatabaseSecrets, SecretCard};
 pub use sessions::{DatabaseSessions, SessionCard, SessionFilter, SessionRow};
 pub use shared::{DatabaseShared, SharedError, Topic};
@@ -265,6 +267,7 @@ fn migrations() -> Vec<Migration> {
     vec![
         migration(1, "state", include_str!("database/schema_1.sql")),
         migration(2, "bindings, ages, owners of states", include_str!("database/schema_2.sql")),
+        migration(3, "revocations", include_str!("database/schema_3.sql")),
         migration(4, "sessions", include_str!("database/schema_4.sql")),
         migration(5, "who used what serves once", include_str!("database/schema_5.sql")),
         migration(6, "throttles", include_str!("database/schema_6.sql")),

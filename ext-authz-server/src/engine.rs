@@ -188,6 +188,9 @@ impl Engine {
         if let Some(error) = plan.catalogue().gate().and_then(|gate| gate.check().err()) {
             problems.push(error.to_string());
         }
+        if let Some(error) = plan.revocation().and_then(|gate| gate.check().err()) {
+            problems.push(error.to_string());
+        }
         let age = plan.loaded().elapsed();
         if let Some(max) = self.max_policy_age
             && age > max

@@ -17,7 +17,7 @@ pub use claims::LoggedIn;
 pub use jwt::TokenError;
 pub(crate) use key::KeySet;
 pub use key::KeySetError;
-pub use principal::{Actor, Confirmation, Principal, PrincipalKind, TokenFacts};
+pub use principal::{Actor, Confirmation, KeyParts, Principal, PrincipalKind, TokenFacts};
 
 use std::path::Path;
 use std::sync::Arc;

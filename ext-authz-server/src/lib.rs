@@ -39,6 +39,7 @@ pub mod policy;
 pub mod report;
 pub mod request;
 pub mod resource;
+pub mod revocation;
 pub mod roles;
 pub mod run;
 #[cfg(test)]

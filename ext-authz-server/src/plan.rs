@@ -19,6 +19,7 @@ pub use crate::identity::Principal;
 use crate::perimeter::{MethodClass, Perimeter};
 use crate::request::Request;
 use crate::resource::Resource;
+use crate::revocation::Gate;
 use crate::secret::SecretBytes;
 use crate::sources::Sources;
 use crate::tenancy::Tenancy;
@@ -179,6 +180,8 @@ pub struct Parts {
     pub identity: Arc<dyn Identify>,
     /// May they.
     pub policy: Arc<dyn Decide>,
+    /// What is revoked; absent where nothing can be.
+    pub revocation: Option<Gate>,
     /// With what.
     pub sources: Arc<Sources>,
     /// How often.
@@ -332,6 +335,12 @@ impl Plan {
         &*self.0.policy
     }
 
+    /// What is revoked; absent where nothing can be.
+    #[must_use]
+    pub fn revocation(&self) -> Option<&Gate> {
+        self.0.revocation.as_ref()
+    }
+
     /// With what.
     #[must_use]
     pub fn sources(&self) -> &Arc<Sources> {
@@ -353,12 +362,12 @@ impl Plan {
     /// For whom the credentials of this request are.
     #[must_use]
     pub fn caller(&self, request: &Request<'_>, server: &Server, principal: Arc<Principal>) -> Caller {
-        let token = request.headers.find("authorization").and_then(|value| value.split_once(' '));
+        let token = request.access_token();
         Caller {
             environment: self.0.environment.clone(),
             server: server.name.clone(),
             principal,
-            token: token.map(|(_, token)| Arc::new(SecretBytes::new(token.trim_start().as_bytes().to_vec()))),
+            token: token.map(|token| Arc::new(SecretBytes::new(token.as_bytes().to_vec()))),
             decision_id: request.decision_id.clone(),
         }
     }

@@ -49,6 +49,7 @@ impl FilterReports for Reports {
             event::PATTERN_FOUND => (Event::PatternFound, event::PATTERN_FOUND),
             event::RESPONSE_WITHHELD => (Event::ResponseWithheld, event::RESPONSE_WITHHELD),
             event::CREDENTIAL_REFUSED => (Event::CredentialRefused, event::CREDENTIAL_REFUSED),
+            event::STREAM_ENDED => (Event::StreamEnded, event::STREAM_ENDED),
             event::REQUEST_REFUSED => (Event::RequestRefused, event::REQUEST_REFUSED),
             _ => return Err(Status::invalid_argument("unknown event")),
         };

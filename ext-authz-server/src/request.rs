@@ -101,6 +101,17 @@ impl Headers<'_> {
     }
 }
 
+// === impl Request ===
+
+impl Request<'_> {
+    /// The access token: what follows the scheme in the `authorization` header.
+    #[must_use]
+    pub fn access_token(&self) -> Option<&str> {
+        let (_, token) = self.headers.find("authorization")?.split_once(' ')?;
+        Some(token.trim_start())
+    }
+}
+
 impl std::fmt::Debug for Headers<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_list().entries(self.list.iter().map(|(name, _)| name)).finish()

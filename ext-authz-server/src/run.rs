@@ -12,7 +12,9 @@ use crate::audit::{Digester, Event, Record, Sink, Writer};
 use crate::check::Engine;
 use crate::config::{Config, ListenAddress};
 use crate::connect::Pages;
+use crate::freshness::Freshness;
 use crate::lifecycle::{Entry, unbind};
+use crate::revocation;
 use crate::roles;
 use crate::secret::SecretBytes;
 use crate::serve::{Address, Bound, Listen, ServeError, signals};
@@ -87,6 +89,7 @@ impl Service {
         let snapshot = snapshots.current();
         let state = open_state(&snapshot).await?;
         let found = read_book(state.as_deref()).await;
+        read_revocations(&snapshot, state.as_deref()).await;
         let audit_key = audit_key(&snapshot).await.map_err(RunError::AuditKey)?;
         let digester = Digester::new(audit_key.expose());
         session::start(&snapshot).await?;
@@ -133,6 +136,11 @@ impl Service {
             move |steps| noticed(&engine, &snapshots, steps)
         };
         let state = state.map(|state| (state.clone(), tokio::spawn(state.follow(freshness, notice))));
+        let revoking = state.as_ref().map(|(state, _)| {
+            let (engine, freshness) = (engine.clone(), serving.sources.freshness().clone());
+            let notice = move |entries| in_force(&engine, &freshness, entries);
+            tokio::spawn(state.clone().follow_revocations(notice))
+        });
         let sweeping = tokio::spawn(serving.sources.secrets.keep_swept(SWEEP_INTERVAL));
         let ageing = tokio::spawn(ages::follow(engine.clone(), snapshots.clone()));
         let looking = tokio::spawn(roles::look(engine.clone(), serving.clone()));
@@ -147,6 +155,9 @@ impl Service {
         let following = tokio::spawn(follow(engine.clone(), snapshots, digester, serving));
         let result = bound.serve(stop).await;
         following.abort();
+        if let Some(revoking) = revoking {
+            revoking.abort();
+        }
         ageing.abort();
         looking.abort();
         sweeping.abort();
@@ -159,6 +170,15 @@ impl Service {
             state.database.close().await;
         }
         Ok(result?)
+    }
+}
+
+/// What is revoked now, where anything can be. Where that cannot be read, every call is denied until it can.
+pub(crate) async fn read_revocations(snapshot: &Snapshot, state: Option<&State>) {
+    if let (Some(_), Some(state)) = (snapshot.config.revocation, state)
+        && let Err(error) = state.revoked.read(&state.revocations).await
+    {
+        tracing::error!(%error, "what is revoked cannot be read");
     }
 }
 
@@ -188,6 +208,26 @@ fn noticed(engine: &Arc<Engine>, snapshots: &Arc<Snapshots>, steps: Vec<Entry>) 
                 }
             }
         });
+    }
+}
+
+/// Leaves a record of each revocation and each end of one, and drops what was minted in the tenant of what was revoked.
+fn in_force(engine: &Engine, freshness: &Freshness, entries: Vec<revocation::Entry>) {
+    let plan = engine.plan();
+    for entry in entries.into_iter().filter(|entry| entry.environment == plan.environment()) {
+        let mut own = entry.to_record();
+        if let Some(tenant) = own.tenant.as_deref().filter(|tenant| !tenant.is_empty()) {
+            own.materials_dropped = Some(freshness.forget(&[("tenant", tenant)]));
+        }
+        tracing::info!(
+            number = own.number,
+            kind = own.kind,
+            lifts = own.lifts,
+            by = own.by,
+            "a revocation is in force"
+        );
+        let record = Record::new(Event::RevocationInForce, plan.environment(), plan.revision());
+        engine.record(Record { revocation: Some(own), ..record });
     }
 }
 

@@ -26,7 +26,9 @@ use crate::connect::{self, Pages};
 use crate::decisions::Lines;
 use crate::report::proto::decisions_server::DecisionsServer;
 use crate::report::proto::filter_reports_server::FilterReportsServer;
+use crate::report::proto::revocations_server::RevocationsServer;
 use crate::report::{DESCRIPTORS, Reports};
+use crate::revocation::Watches;
 use crate::sds::{self, SecretDiscovery};
 use crate::tls::{ListenerTls, Tls, TlsError};
 
@@ -46,8 +48,13 @@ const FINISH: Duration = Duration::from_secs(10);
 const HEALTH_INTERVAL: Duration = Duration::from_millis(250);
 
 /// The services whose health is reported.
-const SERVICES: [&str; 4] =
-    ["", keyward_contract::check::SERVICE, keyward_contract::decisions::SERVICE, keyward_contract::report::SERVICE];
+const SERVICES: [&str; 5] = [
+    "",
+    keyward_contract::check::SERVICE,
+    keyward_contract::decisions::SERVICE,
+    keyward_contract::report::SERVICE,
+    keyward_contract::revocation::SERVICE,
+];
 
 /// Where and how to listen.
 #[derive(Clone, Debug)]
@@ -299,6 +306,7 @@ fn router(engine: &Arc<Engine>, gives_secrets: bool) -> Result<(HealthReporter, 
         .with_service_name(keyward_contract::check::SERVICE)
         .with_service_name(keyward_contract::report::SERVICE)
         .with_service_name(keyward_contract::decisions::SERVICE)
+        .with_service_name(keyward_contract::revocation::SERVICE)
         .with_service_name("grpc.health.v1.Health")
         .build_v1()
         .map_err(|error| ServeError::Transport(error.to_string()))?;
@@ -317,7 +325,8 @@ fn router(engine: &Arc<Engine>, gives_secrets: bool) -> Result<(HealthReporter, 
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
     let reports = FilterReportsServer::new(Reports::new(engine.clone())).max_decoding_message_size(64 * 1024);
     let lines = DecisionsServer::new(Lines::new(engine.clone())).max_decoding_message_size(MAX_MESSAGE_BYTES);
-    let services = server.add_service(health_service).add_service(reflection);
+    let watches = RevocationsServer::new(Watches::new(engine.clone())).max_decoding_message_size(1024);
+    let services = server.add_service(health_service).add_service(reflection).add_service(watches);
     let services = services.add_service(reports).add_service(lines).add_service(checks);
     let secrets = SecretDiscoveryServiceServer::new(SecretDiscovery::new(engine.clone()));
     Ok((

@@ -130,12 +130,16 @@ impl Snapshots {
         }
         let (stamp, revision) = (files.stamp, files.revision.clone());
         let before = self.current();
-        let is_kept = before.config.lifecycle.is_some() || before.sources.secrets.state().get().is_some();
-        if files.loaded.config.lifecycle.is_some() && !is_kept {
-            let remedy = "add `database` alone and restart, then add `lifecycle`";
-            let problem =
-                files.loaded.problem("lifecycle", "the running server has no open database".to_owned(), remedy);
-            return Err(ConfigError { problems: vec![problem] });
+        let is_kept = before.config.lifecycle.is_some()
+            || before.config.revocation.is_some()
+            || before.sources.secrets.state().get().is_some();
+        let added = &files.loaded.config;
+        for (key, is_there) in [("lifecycle", added.lifecycle.is_some()), ("revocation", added.revocation.is_some())] {
+            if is_there && !is_kept {
+                let remedy = "add `database` alone and restart, then add this section";
+                let problem = files.loaded.problem(key, "the running server has no open database".to_owned(), remedy);
+                return Err(ConfigError { problems: vec![problem] });
+            }
         }
         let after = files.into_snapshot(&before.sources.secrets, Some(&before))?;
         let needs_restart = needs_restart(&before.config, &after.config);

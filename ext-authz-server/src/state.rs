@@ -7,18 +7,23 @@ use zeroize::Zeroizing;
 
 use crate::config;
 use crate::database::{
-    Database, DatabaseAges, DatabaseBindings, DatabaseError, DatabaseGrants, DatabaseSecrets, DatabaseSessions,
-    DatabaseShared, LATEST_VERSION, SharedError, States, Topic, failed,
+    Database, DatabaseAges, DatabaseBindings, DatabaseError, DatabaseGrants, DatabaseRevocations, DatabaseSecrets,
+    DatabaseSessions, DatabaseShared, LATEST_VERSION, SharedError, States, Topic, failed,
 };
 use crate::freshness::Freshness;
 use crate::grants::Grants;
 use crate::lifecycle::{Book, Entry};
+use crate::revocation;
 use crate::seal::{KmsKey, LocalKey, SealError, Sealer, WrapKey, Wrapping};
 use crate::secret::Secrets;
 use crate::session::Kept;
 
 /// How often the other replicas' invalidations are looked at; half of the second in which they have to arrive.
 const POLL: Duration = Duration::from_millis(400);
+/// How often it is looked what is revoked: within a second every replica knows, and every filter.
+const REVOCATIONS_POLL: Duration = Duration::from_millis(200);
+/// How long such a look may take.
+const REVOCATIONS_TIMEOUT: Duration = Duration::from_millis(800);
 /// How often what has ended is deleted.
 const TIDY: Duration = Duration::from_secs(60);
 
@@ -44,6 +49,10 @@ pub struct State {
     pub book: Arc<Book>,
     /// The sessions of MCP, as this process knows them.
     pub sessions: Kept,
+    /// The log of revocations.
+    pub revocations: DatabaseRevocations,
+    /// What is revoked, as this process knows it.
+    pub revoked: Arc<revocation::Book>,
 }
 
 /// Where the state will be once it is open: stores are made before that.
@@ -134,6 +143,8 @@ impl State {
             bindings: DatabaseBindings::new(database.clone(), sealer.clone()),
             book: Arc::default(),
             sessions: Kept::new(DatabaseSessions::new(database.clone())),
+            revocations: DatabaseRevocations::new(database.clone(), sealer.clone()),
+            revoked: Arc::default(),
             database,
             sealer,
         }))
@@ -232,6 +243,33 @@ impl State {
                 }
             }
             tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// Follows the log of revocations without end.
+    pub async fn follow_revocations(self: Arc<Self>, notice: impl Fn(Vec<revocation::Entry>) + Send) {
+        let mut said = String::new();
+        loop {
+            let read = tokio::time::timeout(REVOCATIONS_TIMEOUT, self.revoked.read(&self.revocations)).await;
+            let problem = match read {
+                Ok(Ok(news)) => {
+                    if !news.is_empty() {
+                        notice(news);
+                    }
+                    String::new()
+                }
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "the database does not answer in time".to_owned(),
+            };
+            if problem != said {
+                match problem.as_str() {
+                    "" => tracing::info!("what is revoked can be read again"),
+                    cause => tracing::warn!(cause, "what is revoked cannot be read"),
+                }
+                said = problem;
+            }
+            self.revoked.expire();
+            tokio::time::sleep(REVOCATIONS_POLL).await;
         }
     }
 

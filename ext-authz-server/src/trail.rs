@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use keyward_contract::mcp::Refusal;
 use keyward_contract::mcp::elicitation::Asking;
 use keyward_contract::reason::Reason;
+use keyward_contract::revocation::Tag;
 
 use crate::answer::Shape;
 use crate::audit::record::{BindingRecord, DecisionRecord, MAX_OPERATIONS, OperationRecord, PrincipalRecord, bounded};
@@ -43,6 +44,8 @@ pub struct Trail {
     pub request_digest: String,
     /// Who asked.
     pub principal: Option<Arc<Principal>>,
+    /// The tags of what can be revoked that it rests on.
+    pub subjects: Vec<Tag>,
     /// What was asked.
     pub operations: Vec<OperationRecord>,
     /// How many operations were asked.
@@ -91,6 +94,7 @@ impl Trail {
             attempt: Attempt::default(),
             request_digest: String::new(),
             principal: None,
+            subjects: Vec::new(),
             operations: Vec::new(),
             operation_count: 0,
             destination: None,

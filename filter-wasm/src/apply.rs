@@ -6,6 +6,7 @@ use keyward_contract::check::{
 };
 use keyward_contract::patterns::Guard;
 use keyward_contract::query;
+use keyward_contract::revocation::{SUBJECTS_HEADER, SUBJECTS_MAX, Tag, tags};
 use keyward_contract::scrub::Scrubber;
 use keyward_contract::session::{Directive, SESSION_ID_HEADER};
 use proxy_wasm::types::{BufferType, MapType};
@@ -28,6 +29,8 @@ pub(crate) struct Applied {
     pub(crate) session: Option<Session>,
     /// Envoy chooses the route again for a changed request, perhaps another one: `:authority` or `:path` is not what it was.
     pub(crate) may_reroute: bool,
+    /// What can be revoked that the request rests on.
+    pub(crate) subjects: Vec<Tag>,
 }
 
 /// Why a decision could not be applied. The request must not go on then.
@@ -42,6 +45,11 @@ pub(crate) enum ApplyError {
     /// The server says of the session what this filter does not know.
     #[error("it says of the session what this filter does not know: server and filter are of different versions")]
     Session,
+    /// What the request rests on cannot be read.
+    #[error(
+        "what can be revoked that the request rests on cannot be read: server and filter are of different versions"
+    )]
+    Subjects,
 }
 
 /// Changes the request as the server said.
@@ -56,6 +64,7 @@ pub(crate) fn allow(request: &HeaderList, decision: OkHttpResponse) -> Result<Ap
     let mut body: Option<Zeroizing<Vec<u8>>> = None;
     let mut guard: Option<Guard> = None;
     let mut directive: Option<Directive> = None;
+    let mut subjects: Vec<Tag> = Vec::new();
     for header in headers.into_iter().filter_map(|option| option.header) {
         let value = if header.value.is_empty() { header.raw_value } else { header.value.into_bytes() };
         if header.key == SCRUB_HEADER {
@@ -69,6 +78,11 @@ pub(crate) fn allow(request: &HeaderList, decision: OkHttpResponse) -> Result<Ap
             let value = Zeroizing::new(value);
             let text = std::str::from_utf8(&value).map_err(|_| ApplyError::Session)?;
             directive = Some(Directive::parse(text).ok_or(ApplyError::Session)?);
+        } else if header.key == SUBJECTS_HEADER {
+            subjects = tags(&value).ok_or(ApplyError::Subjects)?.take(SUBJECTS_MAX + 1).collect();
+            if subjects.len() > SUBJECTS_MAX {
+                return Err(ApplyError::Subjects);
+            }
         } else {
             set.push((header.key.to_ascii_lowercase(), Zeroizing::new(value)));
         }
@@ -113,7 +127,7 @@ pub(crate) fn allow(request: &HeaderList, decision: OkHttpResponse) -> Result<Ap
         host::replace_buffer(BufferType::HttpRequestBody, &body)?;
     }
     may_reroute |= edit_query(request, query_parameters_to_set, &query_parameters_to_remove)?;
-    Ok(Applied { scrubber: reads_answer.then(|| Scrubber::new(&scrub)), guard, session, may_reroute })
+    Ok(Applied { scrubber: reads_answer.then(|| Scrubber::new(&scrub)), guard, session, may_reroute, subjects })
 }
 
 /// Sets and removes query parameters; whether the path is another now.

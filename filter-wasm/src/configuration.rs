@@ -37,6 +37,10 @@ pub(crate) struct Configuration {
     /// How long a request body may take to arrive, in milliseconds, 100 to 300000, default 10000.
     #[serde(default = "default_body_timeout_ms")]
     body_timeout_ms: u64,
+    /// How long the server may not say what is revoked, in milliseconds, 1000 to 600000, default 10000. Then every request is
+    /// denied.
+    #[serde(default = "default_max_silence_ms")]
+    max_silence_ms: u64,
 }
 
 /// Why a configuration was refused.
@@ -67,6 +71,10 @@ fn default_body_timeout_ms() -> u64 {
     10_000
 }
 
+fn default_max_silence_ms() -> u64 {
+    10_000
+}
+
 // === impl Configuration ===
 
 impl Configuration {
@@ -79,6 +87,7 @@ impl Configuration {
         range((1..=60_000).contains(&configuration.timeout_ms), "timeout_ms", "1 to 60000")?;
         range((1..=16_777_216).contains(&configuration.max_body_bytes), "max_body_bytes", "1 to 16777216")?;
         range((100..=300_000).contains(&configuration.body_timeout_ms), "body_timeout_ms", "100 to 300000")?;
+        range((1_000..=600_000).contains(&configuration.max_silence_ms), "max_silence_ms", "1000 to 600000")?;
         Ok(configuration)
     }
 
@@ -90,6 +99,11 @@ impl Configuration {
     /// How long a request body may take to arrive.
     pub(crate) fn body_timeout(&self) -> Duration {
         Duration::from_millis(self.body_timeout_ms)
+    }
+
+    /// How long the server may not say what is revoked.
+    pub(crate) fn max_silence(&self) -> Duration {
+        Duration::from_millis(self.max_silence_ms)
     }
 }
 
@@ -116,6 +130,7 @@ mod tests {
             (r#"{"cluster":"k","timeout_ms":0}"#, "`timeout_ms` must be 1 to 60000"),
             (r#"{"cluster":"k","max_body_bytes":17000000}"#, "`max_body_bytes` must be"),
             (r#"{"cluster":"k","body_timeout_ms":1}"#, "`body_timeout_ms` must be"),
+            (r#"{"cluster":"k","max_silence_ms":999}"#, "`max_silence_ms` must be 1000 to 600000"),
         ] {
             let error = Configuration::parse(json.as_bytes()).unwrap_err().to_string();
             assert!(error.contains(says), "{json}: {error}");

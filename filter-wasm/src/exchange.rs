@@ -42,6 +42,8 @@ struct State {
     callers: Callers,
     request: HeaderList,
     response: Option<Response>,
+    /// Whether the answer's headers have gone on.
+    is_answering: bool,
 }
 
 /// How far a request has come.
@@ -78,6 +80,7 @@ impl Exchange {
             callers: Callers::none(mode),
             request: HeaderList::default(),
             response: None,
+            is_answering: false,
         };
         Exchange { context, shared, state: Rc::new(RefCell::new(state)) }
     }
@@ -99,8 +102,20 @@ impl Exchange {
         };
         match (status.map(|status| status.code), http_response) {
             (Some(0), Some(HttpResponse::Ok(ok))) => match apply::allow(&state.request, ok) {
-                Ok(Applied { scrubber, guard, session, may_reroute }) => {
+                Ok(Applied { subjects, .. }) if shared.revocations.is_revoked(&subjects) => {
+                    // Another replica knew what this one did not.
+                    self.refuse(shared, state, state.revoked());
+                }
+                Ok(_) if shared.revocations.is_silent() => {
+                    host::log(
+                        LogLevel::Error,
+                        "keyward: the server has not said what is revoked for longer than `max_silence_ms`",
+                    );
+                    self.refuse(shared, state, Reason::DecisionUnavailable);
+                }
+                Ok(Applied { scrubber, guard, session, may_reroute, subjects }) => {
                     shared.watch.forget(self.context);
+                    shared.revocations.hold(self, subjects);
                     shared.statistics.add(Counter::Allowed, 1);
                     state.phase = Phase::Forwarded;
                     let cluster = may_reroute.then(|| state.facts.cluster.clone());
@@ -168,6 +183,32 @@ impl Exchange {
             Phase::Forwarded | Phase::Answered => return,
         };
         self.refuse(shared, state, reason);
+    }
+
+    /// What the request rests on was revoked. The effective context is the request's.
+    pub(crate) fn end(&self, shared: &Shared) {
+        {
+            let state = &mut *self.state.borrow_mut();
+            if state.phase != Phase::Forwarded {
+                return;
+            }
+            shared.statistics.add(Counter::Ended, 1);
+            let reason = state.revoked();
+            let http_status = if state.is_answering { 0 } else { reason.http_status() };
+            let event = event::STREAM_ENDED;
+            Report { event, reason: reason.code(), http_status, ..Report::of(&state.facts) }.send(shared);
+            self.forget(shared, state);
+            state.phase = Phase::Answered;
+            if !state.is_answering {
+                state.response = None;
+                state.callers.refuse(reason, &state.facts.decision_id);
+                return;
+            }
+        }
+        // Nothing is borrowed any more: Envoy may tell at once that the request is done.
+        if host::reset_response().is_err() {
+            host::log(LogLevel::Error, "keyward: an answer could not be ended although what it rests on was revoked");
+        }
     }
 
     /// The request is complete: parse it, and ask the server.
@@ -245,11 +286,21 @@ impl Exchange {
     /// Nothing waits for this request any more.
     fn forget(&self, shared: &Shared, state: &State) {
         shared.watch.forget(self.context);
+        shared.revocations.forget(self.context);
         match state.phase {
             Phase::Asking(Way::Line(question)) => shared.line.forget(question),
             Phase::Asking(Way::Call(token)) => shared.line.forget_call(token),
             _ => {}
         }
+    }
+}
+
+// === impl State ===
+
+impl State {
+    /// How the client is told that what the request rests on was revoked: its session has ended, where it has one.
+    fn revoked(&self) -> Reason {
+        if self.request.has("mcp-session-id") { Reason::SessionNotFound } else { Reason::AccessRevoked }
     }
 }
 
@@ -358,6 +409,7 @@ impl HttpContext for Exchange {
         };
         match response.on_headers() {
             Ok(()) => {
+                state.is_answering = true;
                 response.report_refusal(shared, &state.facts);
                 Action::Continue
             }

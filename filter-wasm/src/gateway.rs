@@ -15,6 +15,7 @@ use crate::exchange::Exchange;
 use crate::host;
 use crate::line::Line;
 use crate::report::REPORTS_PER_TICK;
+use crate::revocations::Revocations;
 use crate::statistics::Statistics;
 use crate::watch::{TICK, Watch};
 
@@ -34,6 +35,8 @@ pub(crate) struct Shared {
     pub(crate) watch: Watch,
     /// The stream to the server.
     pub(crate) line: Line,
+    /// What is revoked.
+    pub(crate) revocations: Revocations,
     /// Whether this worker was ever shown a request body. Where it never was, Envoy is not set up to show any.
     pub(crate) body_seen: Cell<bool>,
     /// How many reports may still be sent before the next tick.
@@ -73,9 +76,17 @@ impl Context for Gateway {
         }
     }
 
-    fn on_grpc_stream_message(&mut self, _token: u32, size: usize) {
+    fn on_grpc_stream_message(&mut self, token: u32, size: usize) {
         let Some(shared) = &self.shared else { return };
-        let Ok(Some(mut message)) = host::buffer(BufferType::GrpcReceiveBuffer, 0, size) else { return };
+        // Of a message without a byte there is no buffer.
+        let message = host::buffer(BufferType::GrpcReceiveBuffer, 0, size).ok().flatten();
+        if shared.revocations.is_stream(token) {
+            for exchange in shared.revocations.heard(&message.unwrap_or_default()) {
+                self.on_behalf(&exchange, |exchange| exchange.end(shared));
+            }
+            return;
+        }
+        let Some(mut message) = message else { return };
         let answer = Answer::decode(message.as_slice());
         message.zeroize();
         // An answer that cannot be read, or that nobody waits for, is dropped; the watch ends whoever waited for it.
@@ -88,6 +99,9 @@ impl Context for Gateway {
 
     fn on_grpc_stream_close(&mut self, token: u32, status: u32) {
         let Some(shared) = &self.shared else { return };
+        if shared.revocations.is_stream(token) {
+            return shared.revocations.broke();
+        }
         for exchange in shared.line.broke(token, status) {
             self.on_behalf(&exchange, |exchange| exchange.ask_again(shared));
         }
@@ -110,6 +124,7 @@ impl RootContext for Gateway {
             host::log(LogLevel::Warn, warning);
         }
         let shared = Shared {
+            revocations: Revocations::new(configuration.max_silence()),
             configuration,
             statistics: Statistics::define(),
             watch: Watch::default(),
@@ -118,6 +133,7 @@ impl RootContext for Gateway {
             reports_left: Cell::new(REPORTS_PER_TICK),
         };
         shared.line.keep_open(&shared.configuration.cluster);
+        shared.revocations.keep_open(&shared.configuration.cluster);
         self.shared = Some(Rc::new(shared));
         host::set_tick_period(TICK).is_ok()
     }
@@ -126,6 +142,8 @@ impl RootContext for Gateway {
         let Some(shared) = &self.shared else { return };
         shared.reports_left.set(REPORTS_PER_TICK);
         shared.line.keep_open(&shared.configuration.cluster);
+        shared.revocations.tick();
+        shared.revocations.keep_open(&shared.configuration.cluster);
         for exchange in shared.watch.tick() {
             self.on_behalf(&exchange, |exchange| exchange.overdue(shared));
         }

@@ -16,6 +16,7 @@ mod host;
 mod line;
 mod report;
 mod response;
+mod revocations;
 mod session;
 mod statistics;
 mod watch;

@@ -15,6 +15,8 @@ pub(crate) enum Counter {
     Redactions,
     /// Responses withheld because they could not be scrubbed.
     Withheld,
+    /// Requests that were ended because what they rest on was revoked.
+    Ended,
     /// Reports to the server that were dropped because too many were under way, or failed.
     ReportsDropped,
 }
@@ -27,12 +29,13 @@ pub(crate) struct Statistics {
 // === impl Counter ===
 
 impl Counter {
-    const ALL: [Counter; 6] = [
+    const ALL: [Counter; 7] = [
         Counter::Allowed,
         Counter::Denied,
         Counter::Refused,
         Counter::Redactions,
         Counter::Withheld,
+        Counter::Ended,
         Counter::ReportsDropped,
     ];
 
@@ -43,6 +46,7 @@ impl Counter {
             Counter::Refused => "keyward.refused",
             Counter::Redactions => "keyward.redactions",
             Counter::Withheld => "keyward.withheld",
+            Counter::Ended => "keyward.ended",
             Counter::ReportsDropped => "keyward.reports_dropped",
         }
     }

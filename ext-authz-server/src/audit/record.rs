@@ -55,6 +55,12 @@ pub enum Event {
     BindingChanged,
     /// This server has found such a step and serves by it, from now on or since its start.
     BindingChangeInForce,
+    /// Somebody revoked access, or lifted a revocation.
+    RevocationChanged,
+    /// This server has found such a change and serves by it, from now on.
+    RevocationInForce,
+    /// The filter ended a request, or its answer while it streamed, because what it rests on was revoked.
+    StreamEnded,
     /// Somebody asked the operator API; the detail says for what, and what came of it.
     OperatorRequest,
     /// An Envoy was given a client certificate and its key.
@@ -98,6 +104,9 @@ pub struct Record {
     /// The step, where the event is one in the lifecycle of a binding.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub binding: Option<StepRecord>,
+    /// The revocation, where the event is about one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revocation: Option<RevocationRecord>,
     /// Who asked the operator API; absent where nobody was recognised.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub operator: Option<OperatorRecord>,
@@ -147,6 +156,46 @@ pub struct StepRecord {
     pub reason: String,
     /// When it was done.
     pub at: String,
+}
+
+/// A revocation, or the end of one.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct RevocationRecord {
+    /// Its place in the log.
+    pub number: i64,
+    /// What kind of thing was revoked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kind: Option<&'static str>,
+    /// The tenant.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
+    /// The issuer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<String>,
+    /// The id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// The server entry, where it is for one only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server: Option<String>,
+    /// When it ends by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
+    /// The number of the revocation that was lifted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lifts: Option<i64>,
+    /// Who says to have done it.
+    pub by: String,
+    /// What the system knows of them.
+    pub user: String,
+    /// Why.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// When it was done.
+    pub at: String,
+    /// How many minted credentials of the tenant this server dropped.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub materials_dropped: Option<usize>,
 }
 
 /// Who asked the operator API.
@@ -300,6 +349,7 @@ impl Record {
             report: None,
             grant: None,
             binding: None,
+            revocation: None,
             operator: None,
             certificate: None,
             detail: String::new(),

@@ -92,7 +92,7 @@ fn line(entry: &Entry) -> String {
 }
 
 /// The name of the user that runs this process, by its id and not by what the environment says.
-fn system_user() -> String {
+pub(super) fn system_user() -> String {
     let id = rustix::process::getuid().as_raw().to_string();
     let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
     let named = users.lines().find_map(|line| {

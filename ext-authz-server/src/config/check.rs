@@ -222,6 +222,9 @@ impl Checker<'_> {
             lifecycle.check(self);
         }
         config.sessions.check(self);
+        if let Some(revocation) = config.revocation {
+            revocation.check(self);
+        }
         if let Some(connect) = &config.connect {
             connect.check(self);
         }

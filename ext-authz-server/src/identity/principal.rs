@@ -78,6 +78,19 @@ pub enum PrincipalKind {
     Workload,
 }
 
+/// What the key of a principal was made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyParts {
+    /// The name of the issuer.
+    pub issuer: String,
+    /// The kind.
+    pub kind: String,
+    /// The subject.
+    pub subject: String,
+    /// The agent.
+    pub agent: Option<String>,
+}
+
 /// How a principal proved who it is.
 pub(super) const METHOD_JWT: &str = "jwt";
 
@@ -110,6 +123,16 @@ impl Principal {
         let segment = |text: &str| URL_SAFE_NO_PAD.encode(text.nfc().collect::<String>());
         let agent = agent.map_or_else(|| "~".to_owned(), segment);
         [segment(method), segment(issuer), segment(kind.as_str()), segment(subject), agent].join(".")
+    }
+
+    /// What [`Principal::key`] was made of; `None` for another text.
+    #[must_use]
+    pub fn parts(key: &str) -> Option<KeyParts> {
+        let segment = |text: &str| String::from_utf8(URL_SAFE_NO_PAD.decode(text).ok()?).ok();
+        let parts: Vec<&str> = key.split('.').collect();
+        let [_, issuer, kind, subject, agent] = parts.as_slice() else { return None };
+        let agent = if *agent == "~" { None } else { Some(segment(agent)?) };
+        Some(KeyParts { issuer: segment(issuer)?, kind: segment(kind)?, subject: segment(subject)?, agent })
     }
 }
 
