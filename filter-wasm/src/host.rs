@@ -240,10 +240,10 @@ pub(crate) fn open_stream(cluster: &str, service: &str, method: &str) -> Result<
         .map_err(|status| HostError { call: "grpc_stream", status: status as u32 })
 }
 
-/// Sends a message on a stream of the effective context.
-pub(crate) fn send_on_stream(token: u32, message: &[u8]) -> Result<()> {
+/// Sends a message on a stream of the effective context; `is_last` says that none follows.
+pub(crate) fn send_on_stream(token: u32, message: &[u8], is_last: bool) -> Result<()> {
     // SAFETY: pointer and length describe `message`.
-    let status = unsafe { abi::proxy_grpc_send(token, message.as_ptr(), message.len(), 0) };
+    let status = unsafe { abi::proxy_grpc_send(token, message.as_ptr(), message.len(), u32::from(is_last)) };
     checked("grpc_send", status)
 }
 

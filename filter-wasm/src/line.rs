@@ -73,7 +73,7 @@ impl Line {
         let mut question = Message::with_capacity(check_request.len() + 24);
         question.integer(1, id).bytes(2, check_request);
         host::act_as(self.root).ok()?;
-        let sent = host::send_on_stream(token, question.as_bytes());
+        let sent = host::send_on_stream(token, question.as_bytes(), false);
         host::act_as(exchange.context()).ok()?;
         sent.ok()?;
         self.next_id.set(id + 1);

@@ -54,9 +54,9 @@ impl Revocations {
         if left > 0 {
             self.ticks_to_open.set(left - 1);
         } else if self.token.get().is_none() {
-            // The request has no field: an empty message.
+            // The request has no field: an empty message. The server answers when it knows that no other follows.
             let opened = host::open_stream(cluster, SERVICE, METHOD)
-                .and_then(|token| host::send_on_stream(token, &[]).map(|()| token));
+                .and_then(|token| host::send_on_stream(token, &[], true).map(|()| token));
             match opened {
                 Ok(token) => self.token.set(Some(token)),
                 Err(_) => self.ticks_to_open.set(watch::ticks(PAUSE)),
@@ -126,5 +126,57 @@ impl Revocations {
     /// The request has ended.
     pub(crate) fn forget(&self, context: u32) {
         self.open.borrow_mut().remove(&context);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn update(reset: bool, revoked: &[Tag], lifted: &[Tag], complete: bool) -> Vec<u8> {
+        Update { reset, revoked: revoked.concat(), lifted: lifted.concat(), complete }.encode_to_vec()
+    }
+
+    fn contexts(exchanges: &[Exchange]) -> Vec<u32> {
+        exchanges.iter().map(Exchange::context).collect()
+    }
+
+    #[test]
+    fn what_becomes_revoked_ends_what_rests_on_it_and_nothing_else() {
+        let own = Revocations::new(Duration::from_secs(1));
+        let [a, b, c] = [[1; 16], [2; 16], [3; 16]];
+        own.hold(&Exchange::new(10, None), vec![a, b]);
+        own.hold(&Exchange::new(11, None), vec![c]);
+        own.hold(&Exchange::new(12, None), Vec::new());
+        assert!(own.heard(&update(true, &[], &[], true)).is_empty());
+        assert_eq!(contexts(&own.heard(&update(false, &[b], &[], true))), [10]);
+        assert!(own.is_revoked(&[a, b]) && !own.is_revoked(&[a]) && !own.is_revoked(&[]));
+        // One that has ended is not ended again.
+        own.forget(10);
+        assert!(own.heard(&update(false, &[a], &[b], true)).is_empty());
+        assert!(own.is_revoked(&[a]) && !own.is_revoked(&[b]));
+        // After a break everything is said anew, what was revoked meanwhile too.
+        assert_eq!(contexts(&own.heard(&update(true, &[c], &[], true))), [11]);
+        assert!(!own.is_revoked(&[a]) && own.is_revoked(&[c]));
+    }
+
+    #[test]
+    fn only_a_complete_word_ends_the_silence() {
+        let own = Revocations::new(Duration::from_secs(1));
+        let wait = |ticks| (0..ticks).for_each(|_| own.tick());
+        let bound = watch::ticks(Duration::from_secs(1));
+        wait(bound);
+        assert!(!own.is_silent());
+        wait(1);
+        assert!(own.is_silent());
+        let mut torn = update(true, &[[1; 16]], &[], true);
+        torn.pop();
+        let odd = Update { revoked: vec![0; 15], complete: true, ..Update::default() }.encode_to_vec();
+        for message in [update(true, &[[1; 16]], &[], false), torn, odd, b"\xff\xff".to_vec()] {
+            own.heard(&message);
+            assert!(own.is_silent(), "{message:?}");
+        }
+        own.heard(&update(false, &[], &[], true));
+        assert!(!own.is_silent());
     }
 }

@@ -34,6 +34,7 @@ mod reload;
 mod replica;
 mod replicas;
 mod resource_server;
+mod revocation;
 mod rotation;
 mod scripted;
 mod scrubbing;

@@ -200,6 +200,7 @@ pub(crate) fn plan(doors: Arc<Doors>, revision: &str) -> Plan {
         digester: Digester::new(b"an audit key of enough bytes"),
         identity: doors.clone(),
         policy: doors,
+        revocation: None,
         sources: Arc::new(Sources::new(Arc::new(secrets))),
         throttle: keyward_server::throttle::Throttle::default(),
         tenancy: keyward_server::tenancy::Tenancy::default(),

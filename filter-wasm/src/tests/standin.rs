@@ -16,6 +16,7 @@ use crate::exchange::Exchange;
 use crate::gateway::Shared;
 use crate::headers::serialize;
 use crate::line::Line;
+use crate::revocations::Revocations;
 use crate::statistics::Statistics;
 use crate::watch::Watch;
 
@@ -72,6 +73,7 @@ impl Bench {
     pub(super) fn new(configuration: &str) -> Bench {
         PROXY.with_borrow_mut(|proxy| *proxy = Proxy::default());
         let shared = Rc::new(Shared {
+            revocations: Revocations::new(std::time::Duration::from_secs(600)),
             configuration: Configuration::parse(configuration.as_bytes()).unwrap(),
             statistics: Statistics::define(),
             watch: Watch::default(),
