@@ -1,4 +1,4 @@
-//! The operator API: what the commands do with bindings and grants, over HTTP, for people and programs with an access token of
+//! The operator API: what the commands do with bindings, grants, sessions and revocations, over HTTP, for people and programs with an access token of
 //! their own and a role.
 //!
 //! Nothing here answers without a token, nothing sets or takes a cookie, and whatever a browser sends for a page is refused. What
@@ -10,6 +10,8 @@ mod door;
 mod grants;
 mod listener;
 mod problem;
+mod revocations;
+mod sessions;
 
 pub use listener::{ApiListener, serve};
 
@@ -28,6 +30,8 @@ use crate::snapshot::Snapshots;
 use crate::state::State;
 use problem::Problem;
 
+/// How the system knows who came this way.
+const USER: &str = "operator-api";
 /// The largest body, in bytes.
 const MAX_BODY_BYTES: usize = 16 * 1024;
 /// How long one request may take.
@@ -75,6 +79,10 @@ fn router(api: Arc<Api>) -> Router {
         .route("/v1/bindings/{id}/{action}", post(bindings::step))
         .route("/v1/grants", get(grants::list))
         .route("/v1/grants/revoke", post(grants::revoke))
+        .route("/v1/sessions", get(sessions::list))
+        .route("/v1/sessions/end", post(sessions::end))
+        .route("/v1/revocations", get(revocations::list).post(revocations::revoke))
+        .route("/v1/revocations/{number}/lift", post(revocations::lift))
         .fallback(|| async { Problem::not_found("there is no such resource") })
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))

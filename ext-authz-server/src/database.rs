@@ -23,7 +23,7 @@ pub use bindings::{DatabaseBindings, HistoryError, Newest};
 pub use grants::DatabaseGrants;
 pub use revocations::{DatabaseRevocations, LogError, Seen};
 pub use secrets::{DatabaseSecrets, SecretCard};
-pub use sessions::{DatabaseSessions, SessionCard, SessionFilter, SessionRow};
+pub use sessions::{DatabaseSessions, SessionCard, SessionFilter, SessionRow, ended_detail};
 pub use shared::{DatabaseShared, SharedError, Topic};
 pub use states::{States, StatesError};
 pub(crate) use states::{digest, random_name};

@@ -167,6 +167,7 @@ impl Trail {
                 agent: principal.agent.as_deref().map(bounded),
                 issuer: bounded(&principal.issuer),
                 tenant: bounded(&principal.tenant),
+                actors: principal.actors.iter().map(|actor| bounded(&actor.subject)).collect(),
             }),
             operations,
             operation_count: self.operation_count,

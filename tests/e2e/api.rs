@@ -21,6 +21,7 @@ pub(crate) fn with_api(builder: Builder, approvals: usize) -> Builder {
     builder.variable("ENCRYPTION_KEY", "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=").config(move |config| {
         config["database"] = json!({"encryption_keys": [{"ref": "env://ENCRYPTION_KEY"}]});
         config["lifecycle"] = json!({"approvals": approvals});
+        config["revocation"] = json!({});
         config["listen"]["api"] = json!("127.0.0.1:0");
         let mut issuer = config["identity"]["issuers"][0].clone();
         issuer["name"] = json!("staff");
@@ -32,6 +33,7 @@ pub(crate) fn with_api(builder: Builder, approvals: usize) -> Builder {
                 {"role": "approver", "tenants": ["*"], "groups": ["owners"]},
                 {"role": "responder", "tenants": ["*"], "groups": ["on-call"]},
                 {"role": "responder", "tenants": ["acme"], "subjects": ["acme-admin"]},
+                {"role": "responder", "tenants": ["demo"], "subjects": ["demo-admin"]},
                 {"role": "operator", "tenants": ["*"], "subjects": ["olga"]},
             ],
         });
@@ -228,4 +230,63 @@ async fn a_role_for_one_tenant_sees_and_ends_nothing_of_another() {
     refused(&post(&stack, &acme, "/v1/grants/revoke", grant("acme")).await, 404, "not_found");
     refused(&post(&stack, &acme, &format!("/v1/bindings/{ID}/disable"), json!({})).await, 403, "forbidden");
     until(&stack, None).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn access_is_revoked_for_ones_own_tenant_and_lifted_by_who_may_let_through() {
+    let stack = with_api(Stack::builder("api-revoke"), 0).start().await.unwrap();
+    let [acme, demo, olga] = ["acme-admin", "demo-admin", "olga"].map(|name| token(&stack, name, &[]));
+    let alice =
+        |tenant: &str| json!({"kind": "human", "tenant": tenant, "issuer": "demo", "id": SUBJECT, "reason": "left"});
+    let revoke = async |token: &str, body: Value| post(&stack, token, "/v1/revocations", body).await;
+    refused(&revoke(&acme, alice("demo")).await, 403, "forbidden");
+    refused(&revoke(&demo, alice("acme")).await, 403, "forbidden");
+    refused(&revoke(&demo, json!({"kind": "binding", "id": ID})).await, 403, "forbidden");
+    for odd in [
+        json!({"kind": "human", "tenant": "demo", "issuer": "nobody", "id": SUBJECT}),
+        json!({"kind": "human", "tenant": "demo", "id": SUBJECT}),
+        json!({"kind": "human", "tenant": "demo", "issuer": "demo", "id": SUBJECT, "server": "nowhere"}),
+        json!({"kind": "human", "tenant": "demo", "issuer": "demo", "id": SUBJECT, "for_secs": 0}),
+        json!({"kind": "everybody", "tenant": "demo"}),
+        json!({"kind": "tenant", "tenant": "demo", "because": "x"}),
+    ] {
+        refused(&revoke(&demo, odd).await, 400, "invalid_request");
+    }
+    until(&stack, None).await;
+    let revoked = revoke(&demo, alice("demo")).await.json().unwrap();
+    let number = revoked["number"].as_i64().unwrap();
+    assert_eq!((&revoked["by"], &revoked["user"]), (&json!("demo-admin@staff"), &json!("operator-api")), "{revoked}");
+    until(&stack, Some(Reason::AccessRevoked)).await;
+
+    let listed = get(&stack, &demo, "/v1/revocations?tenant=demo").await.json().unwrap();
+    assert_eq!((&listed[0]["id"], &listed[0]["reason"]), (&json!(SUBJECT), &json!("left")), "{listed}");
+    refused(&get(&stack, &demo, "/v1/revocations").await, 403, "forbidden");
+    let path = format!("/v1/revocations/{number}/lift");
+    refused(&post(&stack, &demo, &path, json!({})).await, 403, "forbidden");
+    refused(&post(&stack, &acme, "/v1/revocations/999/lift", json!({})).await, 403, "forbidden");
+    refused(&post(&stack, &olga, "/v1/revocations/999/lift", json!({})).await, 404, "not_found");
+    assert_eq!(post(&stack, &olga, &path, json!({})).await.json().unwrap()["lifts"], number);
+    until(&stack, None).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_are_seen_and_ended_for_ones_own_tenant() {
+    let stack = with_api(Stack::builder("api-sessions"), 0).start().await.unwrap();
+    let [acme, demo] = ["acme-admin", "demo-admin"].map(|name| token(&stack, name, &[]));
+    let session = stack.session("2025-11-25").await.unwrap();
+    let call = async |id: u32| session.call_tool(id, "echo", json!({"message": "hello"})).await.unwrap();
+    assert!(call(2).await.result().is_ok());
+    refused(&get(&stack, &acme, "/v1/sessions?tenant=demo").await, 403, "forbidden");
+    let listed = get(&stack, &demo, "/v1/sessions?tenant=demo").await.json().unwrap();
+    let id = listed[0]["id"].as_str().unwrap().to_owned();
+    let end = async |token: &str, body: Value| post(&stack, token, "/v1/sessions/end", body).await;
+    refused(&end(&demo, json!({})).await, 403, "forbidden");
+    refused(&end(&acme, json!({"tenant": "acme", "id": id})).await, 404, "not_found");
+    refused(&end(&token(&stack, "olga", &[]), json!({})).await, 400, "invalid_request");
+    assert_eq!(end(&demo, json!({"tenant": "demo", "id": id})).await.json().unwrap()["ended"], json!([id]));
+    let began = Instant::now();
+    while call(3).await.status != 404 {
+        assert!(began.elapsed() < Duration::from_secs(5));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }

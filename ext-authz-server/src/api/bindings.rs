@@ -8,17 +8,14 @@ use axum::extract::{Extension, Path, State as Extract};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::Api;
 use super::access::{Operator, Permission};
 use super::problem::Problem;
+use super::{Api, USER};
 use crate::audit::record::rfc3339;
 use crate::audit::{Event, Record};
 use crate::config::Risk;
 use crate::database::HistoryError;
 use crate::lifecycle::{Action, Outcome, State as Stands, StepError, Wish, WishError};
-
-/// How the system knows who came this way.
-const USER: &str = "operator-api";
 
 /// A binding without its secret: who may use what, where, and when it was last used.
 #[derive(Debug, Serialize)]

@@ -19,7 +19,7 @@ use crate::grants::{self, GrantCard, GrantError, GrantKey, Revoked, Told};
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct OfTenant {
-    tenant: Option<String>,
+    pub(super) tenant: Option<String>,
 }
 
 /// Which grant.

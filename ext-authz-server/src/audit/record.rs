@@ -287,6 +287,9 @@ pub struct PrincipalRecord {
     pub issuer: String,
     /// The tenant.
     pub tenant: String,
+    /// The chain of those who act, by subject, the current one first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub actors: Vec<String>,
 }
 
 /// One operation.

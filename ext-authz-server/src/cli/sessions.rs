@@ -10,11 +10,8 @@ use super::{CommandError, ConfigFile};
 use crate::audit::Event;
 use crate::audit::record::rfc3339;
 use crate::config::Config;
-use crate::database::{SessionCard, SessionFilter, unix_ms};
+use crate::database::{SessionCard, SessionFilter, ended_detail, unix_ms};
 use crate::run::open_audit;
-
-/// The most names that one audit record lists.
-const MAX_RECORDED: usize = 64;
 
 #[derive(Debug, Args)]
 pub(super) struct Sessions {
@@ -75,21 +72,13 @@ pub(super) fn run(command: &Sessions) -> Result<ExitCode, CommandError> {
                 if ended.is_empty() {
                     return Err(CommandError::Other("there is no such session that goes on".to_owned()));
                 }
-                leave(&audit, Event::SessionsEnded, detail(&ended, &filter), &snapshot)?;
+                leave(&audit, Event::SessionsEnded, ended_detail(&ended, &filter), &snapshot)?;
                 Ok(ended)
             })?;
             ended.iter().for_each(|id| println!("{id}: ended"));
         }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn detail(ended: &[String], filter: &SessionFilter) -> String {
-    let part = |name: &str, value: &Option<String>| value.as_ref().map(|value| format!(" {name}={value}"));
-    let parts = [("tenant", &filter.tenant), ("principal", &filter.principal), ("server", &filter.server)];
-    let asked: String = parts.into_iter().filter_map(|(name, value)| part(name, value)).collect();
-    let listed: Vec<&str> = ended.iter().take(MAX_RECORDED).map(String::as_str).collect();
-    format!("{} sessions{asked}: {}", ended.len(), listed.join(", "))
 }
 
 fn line(card: &SessionCard) -> String {
@@ -118,9 +107,7 @@ impl Which {
             principal: principal.clone(),
             server: server.clone(),
         };
-        // In a statement an empty text stands for any.
-        let named = [&filter.id, &filter.tenant, &filter.principal, &filter.server];
-        if named.into_iter().flatten().any(String::is_empty) {
+        if filter.names_nobody() {
             return Err(CommandError::Other("an empty text names nobody".to_owned()));
         }
         Ok(filter)

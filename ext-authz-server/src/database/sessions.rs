@@ -78,6 +78,30 @@ macro_rules! filtered {
     };
 }
 
+/// The most names that one audit record lists.
+const MAX_RECORDED: usize = 64;
+
+/// What an audit record says of sessions that were ended.
+#[must_use]
+pub fn ended_detail(ended: &[String], filter: &SessionFilter) -> String {
+    let part = |name: &str, value: &Option<String>| value.as_ref().map(|value| format!(" {name}={value}"));
+    let parts = [("tenant", &filter.tenant), ("principal", &filter.principal), ("server", &filter.server)];
+    let asked: String = parts.into_iter().filter_map(|(name, value)| part(name, value)).collect();
+    let listed: Vec<&str> = ended.iter().take(MAX_RECORDED).map(String::as_str).collect();
+    format!("{} sessions{asked}: {}", ended.len(), listed.join(", "))
+}
+
+// === impl SessionFilter ===
+
+impl SessionFilter {
+    /// Whether a part is empty, which in a statement would stand for any.
+    #[must_use]
+    pub fn names_nobody(&self) -> bool {
+        let named = [&self.id, &self.tenant, &self.principal, &self.server];
+        named.into_iter().flatten().any(String::is_empty)
+    }
+}
+
 // === impl DatabaseSessions ===
 
 impl DatabaseSessions {

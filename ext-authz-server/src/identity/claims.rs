@@ -3,11 +3,13 @@
 use keyward_contract::json::{self, Limits, Object, Value};
 
 use super::jwt::TokenError;
-use super::principal::{Confirmation, METHOD_JWT, Principal, PrincipalKind, TokenFacts};
+use super::principal::{Actor, Confirmation, METHOD_JWT, Principal, PrincipalKind, TokenFacts};
 use crate::config::Issuer;
 
 /// The most roles and audiences of one token.
 const MAX_LIST: usize = 256;
+/// The most links of a chain of delegation.
+const MAX_ACTORS: usize = 8;
 /// The longest subject, agent or role, in bytes.
 const MAX_ID_BYTES: usize = 512;
 
@@ -36,7 +38,12 @@ pub(super) fn principal(issuer: &Issuer, claims: &Object<'_>, unix_secs: u64) ->
     }
 
     let subject = id(claims, &issuer.subject_claim, "sub")?.ok_or(TokenError::Claim("sub"))?;
-    let agent = id(claims, &issuer.agent_claim, "client_id")?;
+    let actors = actors(claims)?;
+    // Who acts for somebody is an agent, also where no client is named: never the person alone.
+    let agent = match id(claims, &issuer.agent_claim, "client_id")? {
+        None => actors.first().map(|actor| actor.subject.clone()),
+        named => named,
+    };
     let tenant = match &issuer.tenant_claim {
         Some(claim) => id(claims, claim, "tenant")?.ok_or(TokenError::Claim("tenant"))?,
         None => issuer.name.clone(),
@@ -57,7 +64,7 @@ pub(super) fn principal(issuer: &Issuer, claims: &Object<'_>, unix_secs: u64) ->
         agent,
         roles,
         scopes: scopes(claims)?,
-        actors: Vec::new(),
+        actors,
         token: TokenFacts {
             id: id(claims, "jti", "jti")?,
             issued_unix_secs: issued,
@@ -123,6 +130,19 @@ fn scopes(claims: &Object<'_>) -> Result<Vec<String>, TokenError> {
         }
     }
     Ok(scopes)
+}
+
+/// The chain of those who act (RFC 8693, 4.1), the current one first. One that cannot be read whole is no chain to rely on.
+fn actors(claims: &Object<'_>) -> Result<Vec<Actor>, TokenError> {
+    let mut actors = Vec::new();
+    let mut next = claims.get("act");
+    while let Some(act) = next {
+        let act = act.as_object().filter(|_| actors.len() < MAX_ACTORS).ok_or(TokenError::Claim("act"))?;
+        let subject = id(act, "sub", "act")?.ok_or(TokenError::Claim("act"))?;
+        actors.push(Actor { subject, issuer: id(act, "iss", "act")? });
+        next = act.get("act");
+    }
+    Ok(actors)
 }
 
 /// The key to which the token is bound (RFC 7800, 3.1). One way that is not known, or two at once, cannot be checked.

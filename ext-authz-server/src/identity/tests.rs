@@ -111,6 +111,28 @@ async fn verify(identity: &Identity, token: &str) -> Result<Principal, String> {
 }
 
 #[tokio::test]
+async fn a_chain_of_delegation_is_read_whole_or_refuses_the_token() {
+    let (dir, signer) = (Scratch::new(), Signer::new("one"));
+    let identity = identity(&dir, &[signer.jwk()]);
+    let act = json!({"sub": "helper", "iss": "https://other.example", "act": {"sub": "first"}});
+    let chained = verify(&identity, &signer.token(&with(json!({"act": act})))).await.unwrap();
+    let actors: Vec<_> = chained.actors.iter().map(|own| (own.subject.as_str(), own.issuer.as_deref())).collect();
+    assert_eq!(actors, [("helper", Some("https://other.example")), ("first", None)]);
+    assert_eq!(chained.agent.as_deref(), Some("bot"));
+    // Without a client, the one who acts is the agent: what alice gave for herself is not theirs.
+    let unnamed = verify(&identity, &signer.token(&with(json!({"act": act, "client_id": null})))).await.unwrap();
+    let alone = verify(&identity, &signer.token(&with(json!({"client_id": null})))).await.unwrap();
+    assert_eq!(unnamed.agent.as_deref(), Some("helper"));
+    assert_ne!(unnamed.key, alone.key);
+    let deep = (0..9).fold(json!({"sub": "x"}), |inner, _| json!({"sub": "x", "act": inner}));
+    for odd in [json!("helper"), json!({}), json!({"sub": 7}), json!({"sub": ""}), json!({"sub": "a", "act": []}), deep]
+    {
+        let error = verify(&identity, &signer.token(&with(json!({"act": odd})))).await.unwrap_err();
+        assert!(error.contains("`act`"), "{odd}: {error}");
+    }
+}
+
+#[tokio::test]
 async fn a_good_token_names_its_principal() {
     let (dir, signer) = (Scratch::new(), Signer::new("one"));
     let identity = identity(&dir, &[signer.jwk()]);

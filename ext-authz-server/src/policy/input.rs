@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::Value;
 use crate::binding::Candidate;
 use crate::config::{MethodClass, Risk, ServerMode};
-use crate::identity::Principal;
+use crate::identity::{Actor, Principal};
 
 /// Everything a policy may decide by. Borrowed; it becomes engine values without a detour over JSON text.
 #[derive(Clone, Debug)]
@@ -158,9 +158,14 @@ fn principal(principal: &Principal) -> Value {
         ("kind", principal.kind.as_str().into()),
         ("roles", roles.into()),
         ("scopes", principal.scopes.iter().map(|scope| Value::from(scope.as_str())).collect::<Vec<_>>().into()),
+        ("actors", principal.actors.iter().map(actor).collect::<Vec<_>>().into()),
         ("bootstrap", principal.token.bootstrap.into()),
         ("claims", claims(&principal.claims)),
     ])
+}
+
+fn actor(actor: &Actor) -> Value {
+    object([("subject", actor.subject.as_str().into()), ("issuer", optional(actor.issuer.as_deref()))])
 }
 
 fn candidate(binding: &Candidate<'_>) -> Value {
