@@ -38,7 +38,7 @@ pub(crate) struct Configuration {
     #[serde(default = "default_body_timeout_ms")]
     body_timeout_ms: u64,
     /// How long the server may not say what is revoked, in milliseconds, 1000 to 600000, default 10000. Then every request is
-    /// denied.
+    /// denied that rests on what can be revoked.
     #[serde(default = "default_max_silence_ms")]
     max_silence_ms: u64,
 }

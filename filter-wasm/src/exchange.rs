@@ -106,7 +106,7 @@ impl Exchange {
                     // Another replica knew what this one did not.
                     self.refuse(shared, state, state.revoked());
                 }
-                Ok(_) if shared.revocations.is_silent() => {
+                Ok(Applied { subjects, .. }) if !subjects.is_empty() && shared.revocations.is_silent() => {
                     host::log(
                         LogLevel::Error,
                         "keyward: the server has not said what is revoked for longer than `max_silence_ms`",
