@@ -1,6 +1,6 @@
 //! Bodies and streams that try to get past the filter.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderValue, Method};
 use keyward_contract::reason::Reason;
@@ -139,10 +139,15 @@ async fn a_client_that_goes_away_leaves_nothing_behind() {
     let mut impatient = call.clone();
     impatient.limit = Duration::from_millis(200);
     assert!(impatient.send(stack.agents).await.is_err(), "a frozen server decided");
+    // Envoy has to hear of it first, which a busy machine delays; the server is frozen until then.
+    let began = Instant::now();
+    while stack.envoy.stat("http.agents.downstream_rq_active").await.unwrap() != 0 {
+        assert!(began.elapsed() < Duration::from_secs(10), "Envoy still has the request of a client that is gone");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     stack.server.freeze(false).unwrap();
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert_eq!(stack.upstream.count().await.unwrap(), 0, "the call of a client that is gone reached the upstream");
-    assert_eq!(stack.envoy.stat("http.agents.downstream_rq_active").await.unwrap(), 0);
 
     let answer = call.send(stack.agents).await.unwrap();
     expect::allowed(&stack, &answer).await;
