@@ -426,6 +426,8 @@ impl HttpContext for Exchange {
         let state = &mut *self.state.borrow_mut();
         match (state.phase, &mut state.response) {
             (Phase::Forwarded, Some(response)) => response.on_body(end_of_stream),
+            // It was ended; what comes all the same goes nowhere, least of all unscrubbed.
+            (Phase::Answered, _) if state.is_answering => Action::Pause,
             _ => Action::Continue,
         }
     }
@@ -434,6 +436,7 @@ impl HttpContext for Exchange {
         let state = &mut *self.state.borrow_mut();
         match (state.phase, &mut state.response) {
             (Phase::Forwarded, Some(response)) => response.on_trailers(),
+            (Phase::Answered, _) if state.is_answering => Action::Pause,
             _ => Action::Continue,
         }
     }
