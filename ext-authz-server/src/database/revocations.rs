@@ -95,6 +95,10 @@ impl DatabaseRevocations {
             let entry = match self.open(row).await {
                 // The database went away meanwhile: that says nothing about this line.
                 Err(LogError::Seal(SealError::Database(error))) => return Err(error.into()),
+                // So can a key be that is had later: then the line is read again.
+                Err(LogError::Seal(
+                    error @ (SealError::Wrap(_) | SealError::UnknownWrapping(_) | SealError::NoKey),
+                )) => return Err(error.into()),
                 other => other,
             };
             let number: i64 = column(row, 0)?;
